@@ -1,0 +1,81 @@
+"""What a directory is: the record of who has which machine, and in which state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from zope.interface import Interface
+
+from matrix.model import Event, Machine, User, UserId
+
+
+class StaleRow(Exception):
+    """The row changed since it was read: another process acted first. Read it again."""
+
+
+class DirectoryUnavailable(Exception):
+    """The database cannot be reached now; nothing was changed."""
+
+
+class IDirectory(Interface):
+    """
+    Users, machines and events.
+
+    Every method but L{watch} and L{fresh} returns an awaitable and raises
+    L{DirectoryUnavailable} while the database cannot be reached. Writes are one statement
+    or one transaction each: done whole, or not at all.
+    """
+
+    async def user(user_id: UserId) -> User | None:  # type: ignore[empty-body]
+        """The user, or C{None} if never seen."""
+
+    async def admit(user_id: UserId, email: str) -> User:  # type: ignore[empty-body]
+        """The user, made now if never seen. Many callers at once make one row."""
+
+    async def find_user(text: str) -> User | None:  # type: ignore[empty-body]
+        """
+        The user an operator means: a UUID, an e-mail address, or the part before the C{@}
+        if exactly one user has it (case-insensitive).
+        """
+
+    async def machine(user_id: UserId) -> Machine | None:  # type: ignore[empty-body]
+        """The user's machine, or C{None}."""
+
+    async def machines(  # type: ignore[empty-body]
+        after: UserId | None = None, limit: int = 1000
+    ) -> Sequence[Machine]:
+        """A page of all machines in order of user id, after C{after}."""
+
+    async def create_machine(user_id: UserId, provider: str) -> Machine:  # type: ignore[empty-body]
+        """The user's machine row, made now in state C{provisioning} if there is none."""
+
+    async def change(machine: Machine, **fields: object) -> Machine:  # type: ignore[empty-body]
+        """
+        Set columns of a machine's row, if it still has C{machine.generation}; the result
+        has the next generation. All routers are told (C{NOTIFY machine}).
+
+        @param fields: attributes of L{Machine} with their new values (C{state=...}, ...).
+        @raise StaleRow: the row has another generation, or is gone.
+        """
+
+    async def touch(last_active: Mapping[UserId, float]) -> None:
+        """Note when machines were last used (unix seconds). Never goes back in time, does
+        not count as a change of the row: no new generation, no notification."""
+
+    async def record(
+        user_id: UserId, kind: str, cause: str, detail: Mapping[str, object] | None = None
+    ) -> None:
+        """Add an event, at the database's time."""
+
+    async def events(user_id: UserId, limit: int = 50) -> Sequence[Event]:  # type: ignore[empty-body]
+        """The user's events, newest first."""
+
+    def watch(changed: Callable[[UserId | None], None]) -> None:
+        """
+        Call C{changed} with the user id whenever a machine's row or a user's state changed,
+        in this process or another, and with C{None} when changes may have been missed (the
+        listening connection was lost and is back): then everything known must be re-read.
+        """
+
+    def stale_since() -> float | None:  # type: ignore[empty-body]
+        """Since when (the clock's seconds) changes may go unnoticed; C{None} while all is well."""

@@ -1,0 +1,86 @@
+"""What a provider is: whoever makes, starts, suspends and destroys machines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from zope.interface import Attribute, Interface
+
+from matrix.model import Address, Machine, MachineState, UserId
+
+
+class ProviderError(Exception):
+    """
+    The provider could not do it. The text is for the operator.
+
+    C{retry_after} (seconds) is set when another attempt soon makes sense.
+    """
+
+    def __init__(self, text: str, *, retry_after: float | None = None) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+
+
+class MachineGone(ProviderError):
+    """The provider knows no such machine: it is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A machine whose processes run (it need not answer yet)."""
+
+    address: Address
+    boot_id: str
+    was: MachineState
+    """The state it was found in: suspended, stopped, running, or provisioning (first boot)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What the provider sees of a machine right now."""
+
+    state: MachineState
+    """One of running, suspended, stopped, lost."""
+    address: Address | None = None
+    boot_id: str | None = None
+
+
+class IProvider(Interface):
+    """
+    Each method is idempotent: asking for what is already so succeeds. Each returns an
+    awaitable and raises L{ProviderError}. A crash between any two lines leaves something
+    that the next call adopts, never a second machine.
+    """
+
+    name: str = Attribute("The provider's name in the directory, such as C{local}.")  # type: ignore[assignment]
+
+    async def provision(machine: Machine) -> str:  # type: ignore[empty-body]
+        """Make the user's machine with its data place, not started. Returns its machine id;
+        the existing one's if there is one."""
+
+    async def start(machine: Machine, environment: Mapping[str, str]) -> Started:  # type: ignore[empty-body]
+        """
+        Start, resume, or find running. C{environment} reaches the machine's processes on a
+        fresh boot; a resume keeps what it had.
+
+        @raise MachineGone: there is no such machine (any more).
+        """
+
+    async def suspend(machine: Machine) -> None:
+        """Freeze it, memory kept. Suspending what does not run succeeds."""
+
+    async def stop(machine: Machine) -> None:
+        """End its processes, politely first. Its data stay."""
+
+    async def destroy(machine: Machine) -> None:
+        """End its processes and delete its data."""
+
+    async def inspect(machine: Machine) -> Observed:  # type: ignore[empty-body]
+        """What is really there."""
+
+    def watch(died: Callable[[UserId], None]) -> None:
+        """Call C{died} when a machine's processes end without having been asked to."""
+
+    async def close(stop_machines: bool) -> None:
+        """Let go of everything; machines go on running unless C{stop_machines}."""

@@ -1,0 +1,146 @@
+"""The values that every room speaks of: users, machines, addresses, principals, events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import NewType
+from uuid import UUID
+
+from matrix.errors import ConfigurationError
+
+UserId = NewType("UserId", str)
+"""A Supabase user id: the canonical lower-case text of a UUID. Text, because it is a
+dictionary key on the warm path and C{UUID.__hash__} is Python code."""
+
+
+def user_id(text: str) -> UserId:
+    """
+    The canonical form of a user id.
+
+    @raise ValueError: C{text} is not a UUID.
+    """
+    return UserId(str(UUID(text)))
+
+
+class UserState(StrEnum):
+    """Whether a user may come in."""
+
+    ACTIVE = "active"
+    BLOCKED = "blocked"
+    DELETED = "deleted"
+
+
+class MachineState(StrEnum):
+    """Where a machine is in its life; C{matrix.machines.lifecycle} says what may follow what."""
+
+    PROVISIONING = "provisioning"
+    STARTING = "starting"
+    RUNNING = "running"
+    DRAINING = "draining"
+    SUSPENDING = "suspending"
+    SUSPENDED = "suspended"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    LOST = "lost"
+    DESTROYING = "destroying"
+    DESTROYED = "destroyed"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """
+    Where a machine listens: a unix socket, or a host and port.
+
+    The text form is C{unix:/path} or C{tcp:host:port} (IPv6 hosts in brackets).
+    """
+
+    path: str | None = None
+    host: str | None = None
+    port: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """
+        Read the text form.
+
+        @raise ConfigurationError: C{text} is in neither form.
+        """
+        kind, _, rest = text.partition(":")
+        if kind == "unix" and rest.startswith("/"):
+            return cls(path=rest)
+        host, _, port = rest.rpartition(":")
+        if kind == "tcp" and host and port.isascii() and port.isdigit() and int(port) < 65536:
+            return cls(host=host.strip("[]"), port=int(port))
+        raise ConfigurationError(
+            f"{text!r} is no address: write unix:/path/to/socket or tcp:HOST:PORT"
+        )
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"unix:{self.path}"
+        host = f"[{self.host}]" if self.host and ":" in self.host else self.host
+        return f"tcp:{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """One row of C{users}."""
+
+    id: UserId
+    email: str
+    state: UserState = UserState.ACTIVE
+    idle_timeout: float | None = None
+    """Seconds without use before this user's machine sleeps; C{None} for the fleet's default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """
+    One row of C{machines}: the backend that a user owns.
+
+    C{generation} counts the row's changes; a change names the generation it was decided
+    on and fails when another process was faster.
+    """
+
+    user_id: UserId
+    provider: str
+    state: MachineState
+    generation: int
+    machine_id: str | None = None
+    address: Address | None = None
+    boot_id: str | None = None
+    """Differs for each boot of the machine; a suspend and resume keeps it."""
+    secret_epoch: int = 1
+    last_active_at: datetime | None = None
+    last_wake_at: datetime | None = None
+    wake_cause: str | None = None
+    suspend_cause: str | None = None
+    lease_owner: str | None = None
+    lease_expires_at: datetime | None = None
+    state_reason: str | None = None
+    """Why the machine is C{failed} or C{lost}, for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One row of C{events}: why a machine woke, slept or changed."""
+
+    user_id: UserId
+    at: datetime
+    kind: str
+    cause: str
+    detail: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who sent a request, as their verified token says."""
+
+    user_id: UserId
+    session_id: str
+    expires_at: float
+    """Unix time, seconds: the token's C{exp}."""
+    email: str = ""
