@@ -130,10 +130,10 @@ def load(env_file: str | Path | None = None, **overrides: object) -> Settings:
         raise ConfigurationError(f"--env-file {env_file}: there is no such file")
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings(
+        return Settings(  # type: ignore[call-arg]
             _env_file=env_file,
             _secrets_dir=os.environ.get("CREDENTIALS_DIRECTORY"),
-            **given,  # type: ignore[arg-type]
+            **given,
         )
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]

@@ -16,7 +16,7 @@ class IGate(Interface):
         dictionary look-up, no I/O. C{None} if it must be verified.
         """
 
-    async def verify(token: bytes) -> Principal:  # type: ignore[empty-body]
+    async def verify(token: bytes) -> Principal:
         """
         Verify a token that L{recall} does not know; may fetch keys.
 

@@ -26,30 +26,28 @@ class IDirectory(Interface):
     or one transaction each: done whole, or not at all.
     """
 
-    async def user(user_id: UserId) -> User | None:  # type: ignore[empty-body]
+    async def user(user_id: UserId) -> User | None:
         """The user, or C{None} if never seen."""
 
-    async def admit(user_id: UserId, email: str) -> User:  # type: ignore[empty-body]
+    async def admit(user_id: UserId, email: str) -> User:
         """The user, made now if never seen. Many callers at once make one row."""
 
-    async def find_user(text: str) -> User | None:  # type: ignore[empty-body]
+    async def find_user(text: str) -> User | None:
         """
         The user an operator means: a UUID, an e-mail address, or the part before the C{@}
         if exactly one user has it (case-insensitive).
         """
 
-    async def machine(user_id: UserId) -> Machine | None:  # type: ignore[empty-body]
+    async def machine(user_id: UserId) -> Machine | None:
         """The user's machine, or C{None}."""
 
-    async def machines(  # type: ignore[empty-body]
-        after: UserId | None = None, limit: int = 1000
-    ) -> Sequence[Machine]:
+    async def machines(after: UserId | None = None, limit: int = 1000) -> Sequence[Machine]:
         """A page of all machines in order of user id, after C{after}."""
 
-    async def create_machine(user_id: UserId, provider: str) -> Machine:  # type: ignore[empty-body]
+    async def create_machine(user_id: UserId, provider: str) -> Machine:
         """The user's machine row, made now in state C{provisioning} if there is none."""
 
-    async def change(machine: Machine, **fields: object) -> Machine:  # type: ignore[empty-body]
+    async def change(machine: Machine, **fields: object) -> Machine:
         """
         Set columns of a machine's row, if it still has C{machine.generation}; the result
         has the next generation. All routers are told (C{NOTIFY machine}).
@@ -67,7 +65,7 @@ class IDirectory(Interface):
     ) -> None:
         """Add an event, at the database's time."""
 
-    async def events(user_id: UserId, limit: int = 50) -> Sequence[Event]:  # type: ignore[empty-body]
+    async def events(user_id: UserId, limit: int = 50) -> Sequence[Event]:
         """The user's events, newest first."""
 
     def watch(changed: Callable[[UserId | None], None]) -> None:
@@ -77,5 +75,5 @@ class IDirectory(Interface):
         listening connection was lost and is back): then everything known must be re-read.
         """
 
-    def stale_since() -> float | None:  # type: ignore[empty-body]
+    def stale_since() -> float | None:
         """Since when (the clock's seconds) changes may go unnoticed; C{None} while all is well."""

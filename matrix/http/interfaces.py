@@ -100,7 +100,7 @@ class Exchange(Protocol):
     def resume_body(self) -> None:
         """Go on reading the body."""
 
-    async def read_body(self, limit: int) -> bytes:  # type: ignore[empty-body]
+    async def read_body(self, limit: int) -> bytes:
         """
         The whole body, for small ones.
 
@@ -113,7 +113,7 @@ class Exchange(Protocol):
     def on_gone(self, callback: Callable[[], None]) -> None:
         """Call C{callback} once if the client leaves before the answer is complete."""
 
-    def upgrade(self, headers: HeaderList, protocol: IProtocol) -> ITransport:  # type: ignore[empty-body]
+    def upgrade(self, headers: HeaderList, protocol: IProtocol) -> ITransport:
         """Answer 101 with C{headers} and hand the connection over to C{protocol}: its
         C{makeConnection} is called, then C{dataReceived} and C{connectionLost}."""
 

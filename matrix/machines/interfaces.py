@@ -53,13 +53,13 @@ class IProvider(Interface):
     that the next call adopts, never a second machine.
     """
 
-    name: str = Attribute("The provider's name in the directory, such as C{local}.")  # type: ignore[assignment]
+    name: str = Attribute("The provider's name in the directory, such as C{local}.")
 
-    async def provision(machine: Machine) -> str:  # type: ignore[empty-body]
+    async def provision(machine: Machine) -> str:
         """Make the user's machine with its data place, not started. Returns its machine id;
         the existing one's if there is one."""
 
-    async def start(machine: Machine, environment: Mapping[str, str]) -> Started:  # type: ignore[empty-body]
+    async def start(machine: Machine, environment: Mapping[str, str]) -> Started:
         """
         Start, resume, or find running. C{environment} reaches the machine's processes on a
         fresh boot; a resume keeps what it had.
@@ -76,7 +76,7 @@ class IProvider(Interface):
     async def destroy(machine: Machine) -> None:
         """End its processes and delete its data."""
 
-    async def inspect(machine: Machine) -> Observed:  # type: ignore[empty-body]
+    async def inspect(machine: Machine) -> Observed:
         """What is really there."""
 
     def watch(died: Callable[[UserId], None]) -> None:
