@@ -133,7 +133,7 @@ def load(env_file: str | Path | None = None, **overrides: object) -> Settings:
         return Settings(  # type: ignore[call-arg]
             _env_file=env_file,
             _secrets_dir=os.environ.get("CREDENTIALS_DIRECTORY"),
-            **given,
+            **given,  # type: ignore[arg-type]
         )
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
