@@ -3,15 +3,78 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
+import textwrap
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from dotenv.parser import parse_stream
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from matrix.errors import ConfigurationError
 
+PREFIX = "MATRIX_"
+
+TYPO_RATIO = 0.85
+"""How alike (0 to 1) an unknown name must be to a setting's to be taken for a misspelling.
+Lower, and names that other programs own would be refused."""
+
+
+def host_port(text: str) -> tuple[str, int]:
+    """
+    Read C{HOST:PORT}. An empty host means every address; an IPv6 host stands in brackets.
+
+    @raise ValueError: C{text} is in another form.
+    """
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not colon or not (port.isascii() and port.isdigit()) or (":" in host and not bracketed):
+        raise ValueError(f"{text!r} is not HOST:PORT (an IPv6 host stands in brackets)")
+    if int(port) > 65535:
+        raise ValueError(f"port {port} is over 65535")
+    return (host[1:-1] if bracketed else host), int(port)
+
+
+def _checked_host_port(text: str) -> str:
+    host_port(text)
+    return text
+
+
+def _checked_url(text: str) -> str:
+    if not text.startswith(("https://", "http://")):
+        raise ValueError(f"{text!r} is not a URL: write https://HOST/PATH")
+    return text
+
+
+def _checked_database(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("postgresql://", "postgres://")):
+        raise ValueError("write it as postgresql://user:password@host/name")
+    return url
+
+
+def _checked_command(text: str) -> str:
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"the words cannot be split: {str(error).lower()}") from None
+    if not words:
+        raise ValueError("the command has no words")
+    return text
+
+
+def _checked_secret(secret: SecretStr) -> SecretStr:
+    if len(secret.get_secret_value()) < 32:
+        raise ValueError("a secret must have at least 32 characters")
+    return secret
+
+
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+HostPort = Annotated[str, AfterValidator(_checked_host_port)]
+Url = Annotated[str, AfterValidator(_checked_url)]
 
 
 class Settings(BaseSettings):
@@ -23,10 +86,14 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="MATRIX_", extra="ignore", hide_input_in_errors=True, frozen=True
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        frozen=True,
     )
 
-    database_url: SecretStr | None = Field(
+    database_url: Annotated[SecretStr, AfterValidator(_checked_database)] | None = Field(
         default=None,
         validation_alias="DATABASE_URL",
         description="PostgreSQL, as postgresql://user:password@host/name. Empty: embedded mode.",
@@ -34,11 +101,11 @@ class Settings(BaseSettings):
     state_dir: Path = Field(
         default=Path(".matrix"), description="Where embedded mode keeps everything it makes."
     )
-    listen: str | None = Field(
+    listen: HostPort | None = Field(
         default=None,
         description="HOST:PORT of the public TLS listener. Default :443, embedded localhost:8443.",
     )
-    internal: str | None = Field(
+    internal: HostPort | None = Field(
         default=None,
         description="HOST:PORT of the internal listener (metrics, admin API). "
         "Default 127.0.0.1:9443.",
@@ -47,7 +114,7 @@ class Settings(BaseSettings):
         default=None, description="PEM file with the certificate chain of the public listener."
     )
     tls_key: Path | None = Field(default=None, description="PEM file with its private key.")
-    daemon_token: SecretStr | None = Field(
+    daemon_token: Annotated[SecretStr, AfterValidator(_checked_secret)] | None = Field(
         default=None,
         description="The master secret from which each machine's secrets are derived; "
         "at least 32 characters.",
@@ -56,10 +123,10 @@ class Settings(BaseSettings):
         default=None, description="The bearer token of the admin API on the internal listener."
     )
 
-    issuer: str | None = Field(
+    issuer: Url | None = Field(
         default=None, description="The iss of accepted tokens: https://REF.supabase.co/auth/v1."
     )
-    jwks_url: str | None = Field(
+    jwks_url: Url | None = Field(
         default=None,
         description="Where the issuer's keys are. Default ISSUER/.well-known/jwks.json.",
     )
@@ -72,7 +139,7 @@ class Settings(BaseSettings):
     provider: Literal["local"] = Field(
         default="local", description="Who makes machines: local (process groups on this box)."
     )
-    local_command: str | None = Field(
+    local_command: Annotated[str, AfterValidator(_checked_command)] | None = Field(
         default=None,
         description="The command that is a user's machine, words split as a shell does; "
         "{socket}, {port}, {data} and {user} are filled in. Default: our daemon.",
@@ -113,30 +180,135 @@ class Settings(BaseSettings):
         default="-", description="The access log's file, '-' for standard output, 'off' for none."
     )
 
+    @model_validator(mode="after")
+    def _certificate_has_its_key(self) -> Settings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("MATRIX_TLS_CERT and MATRIX_TLS_KEY are set together or not at all")
+        return self
+
     @property
     def embedded(self) -> bool:
         """Whether this process brings its own PostgreSQL, issuer and certificate."""
         return self.database_url is None
 
 
+def env_name(field: str) -> str:
+    """The name under which the environment and files give C{field}, such as C{MATRIX_LISTEN}."""
+    alias = Settings.model_fields[field].validation_alias
+    return alias if isinstance(alias, str) else PREFIX + field.upper()
+
+
 def load(env_file: str | Path | None = None, **overrides: object) -> Settings:
     """
     Read the settings: C{overrides} win over the environment, which wins over C{env_file}
-    and over systemd's credentials directory.
+    and over systemd's credentials directory. An empty value counts as not given.
 
+    @param overrides: settings by field name; C{None} for one that was not given, an empty
+        text to have none whatever the environment says.
     @raise ConfigurationError: a file is unreadable or a value is unusable; names the setting.
+    @raise TypeError: an override is no setting.
     """
-    if env_file is not None and not Path(env_file).is_file():
-        raise ConfigurationError(f"--env-file {env_file}: there is no such file")
-    given = {name: value for name, value in overrides.items() if value is not None}
+    if strangers := overrides.keys() - Settings.model_fields.keys():
+        raise TypeError(f"no such setting: {', '.join(sorted(strangers))}")
+    _refuse_misspelt(os.environ, "the environment")
+    if env_file is not None:
+        _refuse_misspelt(_env_file_names(env_file), f"--env-file {env_file}")
+    given = {
+        name: None if value == "" else value
+        for name, value in overrides.items()
+        if value is not None
+    }
     try:
         return Settings(  # type: ignore[call-arg]
             _env_file=env_file,
-            _secrets_dir=os.environ.get("CREDENTIALS_DIRECTORY"),
+            _secrets_dir=_credentials_directory(),
             **given,  # type: ignore[arg-type]
         )
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        name = str(first["loc"][0]) if first["loc"] else "settings"
-        setting = name if name.isupper() else f"MATRIX_{name.upper()}"
-        raise ConfigurationError(f"{setting}: {first['msg']}") from None
+        raise ConfigurationError(_explain(error)) from None
+    except SettingsError as error:
+        # Only files can make a source fail; the exception's own text may quote a secret.
+        cause = error.__cause__
+        reason = cause.strerror if isinstance(cause, OSError) else "a file is not UTF-8 text"
+        raise ConfigurationError(f"CREDENTIALS_DIRECTORY: {reason}") from None
+
+
+def _credentials_directory() -> str | None:
+    # A shell may inherit the variable from a service whose credentials it cannot see.
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    return directory if directory and Path(directory).is_dir() else None
+
+
+def _env_file_names(env_file: str | Path) -> list[str]:
+    try:
+        if not Path(env_file).is_file():  # pydantic-settings would skip it in silence
+            raise ConfigurationError(f"--env-file {env_file}: there is no such file")
+        with Path(env_file).open(encoding="utf-8") as lines:
+            bindings = list(parse_stream(lines))
+    except OSError as error:
+        raise ConfigurationError(f"--env-file {env_file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"--env-file {env_file}: not UTF-8 text") from None
+    for binding in bindings:
+        if binding.error:
+            raise ConfigurationError(
+                f"--env-file {env_file}: line {binding.original.line} is not NAME=VALUE"
+            )
+    return [binding.key for binding in bindings if binding.key]
+
+
+def _refuse_misspelt(names: Iterable[str], source: str) -> None:
+    for name in names:
+        field = name.lower().removeprefix(PREFIX.lower())
+        if field in Settings.model_fields or not name.upper().startswith(PREFIX):
+            continue
+        if meant := get_close_matches(field, Settings.model_fields, n=1, cutoff=TYPO_RATIO):
+            raise ConfigurationError(
+                f"{name} in {source}: no such setting; meant {env_name(meant[0])}?"
+            )
+
+
+def _explain(error: ValidationError) -> str:
+    problems = []
+    for problem in error.errors(include_input=False, include_url=False):
+        reason = problem.get("ctx", {}).get("error")
+        text = str(reason) if isinstance(reason, ValueError) else problem["msg"]
+        field = str(problem["loc"][0]) if problem["loc"] else ""
+        name = env_name(field) if field in Settings.model_fields else field
+        problems.append(f"{name}: {text}" if name else text)
+    return "; ".join(problems)
+
+
+def _default_text(field: str) -> str:
+    default = Settings.model_fields[field].default
+    if default is None:
+        return ""
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def example() -> str:
+    """The text of C{.env.example}: every setting, its description, and its default."""
+    blocks = [
+        "# Every setting of Matrix, each with its default. Made by `python -m matrix.settings`.\n"
+        "# What stands behind an empty value is said in the description.\n"
+    ]
+    for field, info in Settings.model_fields.items():
+        description = textwrap.fill(
+            str(info.description), 98, initial_indent="# ", subsequent_indent="# "
+        )
+        blocks.append(f"{description}\n#{env_name(field)}={_default_text(field)}\n")
+    return "\n".join(blocks)
+
+
+def table() -> str:
+    """The same as a Markdown table, for the operating guide."""
+    lines = ["| Setting | Default | What it says |", "|---|---|---|"]
+    for field, info in Settings.model_fields.items():
+        default = _default_text(field)
+        shown = f"`{default}`" if default else ""
+        lines.append(f"| `{env_name(field)}` | {shown} | {info.description} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table() if sys.argv[1:] == ["--table"] else example())
