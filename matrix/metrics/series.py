@@ -1,0 +1,147 @@
+"""The name, meaning and labels of every series that Matrix exposes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class CounterSeries:
+    """A family of counters. The exposition adds C{_total} to the name."""
+
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GaugeSeries:
+    """A family of gauges."""
+
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HistogramSeries:
+    """A family of histograms with the same bucket bounds, in the unit of the name."""
+
+    name: str
+    help: str
+    bounds: tuple[float, ...]
+    labels: tuple[str, ...] = ()
+
+
+Series = CounterSeries | GaugeSeries | HistogramSeries
+
+# Seconds. Phases of a warm request take tens of microseconds to milliseconds; a held one
+# waits up to the wake timeout (30 s), a long answer a minute and more.
+_REQUEST_BOUNDS = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
+    0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+)  # fmt: skip
+# Seconds. A resume is well under a second, a cold start several, a first boot up to minutes.
+_WAKE_BOUNDS = (
+    0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0,
+)  # fmt: skip
+# Seconds. Below 1 ms is the loop's ordinary jitter; above 100 ms users notice.
+_LAG_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+
+REQUESTS = CounterSeries(
+    "matrix_requests",
+    "Requests answered, by who answered (proxied: the machine; own: Matrix) and status class.",
+    ("kind", "status"),
+)
+REQUEST_SECONDS = HistogramSeries(
+    "matrix_request_seconds",
+    "Seconds spent in each phase of a request: auth, route, wake, ready, upstream, total.",
+    _REQUEST_BOUNDS,
+    ("phase",),
+)
+WAKES = CounterSeries(
+    "matrix_wakes",
+    "Machines woken, by the state they were found in and by what woke them.",
+    ("was", "cause"),
+)
+WAKE_SECONDS = HistogramSeries(
+    "matrix_wake_seconds",
+    "Seconds from the decision to wake a machine until it answered HTTP, by prior state.",
+    _WAKE_BOUNDS,
+    ("was",),
+)
+WAKE_FAILURES = CounterSeries(
+    "matrix_wake_failures", "Wakes that failed, by what woke the machine.", ("cause",)
+)
+SUSPENDS = CounterSeries("matrix_suspends", "Machines suspended, by cause.", ("cause",))
+HELD_REQUESTS = GaugeSeries("matrix_held_requests", "Requests held until their machine is ready.")
+BYTES = CounterSeries(
+    "matrix_bytes",
+    "Bytes of HTTP and of upgraded connections, by side (client, machine) and direction "
+    "(in: towards Matrix; out: away from it).",
+    ("side", "direction"),
+)
+OPEN_CONNECTIONS = GaugeSeries(
+    "matrix_open_connections", "Open connections, by side (client, machine).", ("side",)
+)
+OPEN_STREAMS = GaugeSeries(
+    "matrix_open_streams",
+    "Exchanges in progress, by kind (http, sse, websocket).",
+    ("kind",),
+)
+UPSTREAM_CONNECTIONS = CounterSeries(
+    "matrix_upstream_connections",
+    "Connections to machines taken for a request, by result (connected, reused, failed).",
+    ("result",),
+)
+UPSTREAM_RETRIES = CounterSeries(
+    "matrix_upstream_retries", "Requests sent again on a fresh connection, by reason.", ("reason",)
+)
+REFUSED = CounterSeries(
+    "matrix_refused",
+    "Requests refused, by problem type and by the rule that refused.",
+    ("slug", "reason"),
+)
+AUTH = CounterSeries(
+    "matrix_auth",
+    "Tokens looked at, by result: cached, verified, or the reason of the refusal.",
+    ("result",),
+)
+DIRECTORY_STALE_SECONDS = GaugeSeries(
+    "matrix_directory_stale_seconds",
+    "For how long changes in the directory may have gone unnoticed; 0 while all is well.",
+)
+LOOP_LAG_SECONDS = HistogramSeries(
+    "matrix_loop_lag_seconds", "By how much the event loop ran a timer late.", _LAG_BOUNDS
+)
+ACCESS_LOG_DROPPED = CounterSeries(
+    "matrix_access_log_dropped", "Access log records that were never written."
+)
+ACCESS_LOG_ERRORS = CounterSeries(
+    "matrix_access_log_errors", "Attempts to write the access log that failed."
+)
+BUILD_INFO = GaugeSeries(
+    "matrix_build_info", "Always 1; the labels say what runs.", ("version", "python")
+)
+
+TABLE: tuple[Series, ...] = (
+    REQUESTS,
+    REQUEST_SECONDS,
+    WAKES,
+    WAKE_SECONDS,
+    WAKE_FAILURES,
+    SUSPENDS,
+    HELD_REQUESTS,
+    BYTES,
+    OPEN_CONNECTIONS,
+    OPEN_STREAMS,
+    UPSTREAM_CONNECTIONS,
+    UPSTREAM_RETRIES,
+    REFUSED,
+    AUTH,
+    DIRECTORY_STALE_SECONDS,
+    LOOP_LAG_SECONDS,
+    ACCESS_LOG_DROPPED,
+    ACCESS_LOG_ERRORS,
+    BUILD_INFO,
+)
