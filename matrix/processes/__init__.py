@@ -1,0 +1,37 @@
+"""Programs that run on their own: started detached from us, known for good, signalled safely."""
+
+from matrix.processes._proc import (
+    Process,
+    find,
+    group_members,
+    host_boot,
+    is_alive,
+    session_members,
+    signal_group,
+    signal_process,
+    state,
+    user_members,
+)
+from matrix.processes._reach import python_reach
+from matrix.processes._spawn import Identity, SpawnError, read_pid_file, spawn
+from matrix.processes._watch import ExitWatch, watch_exit
+
+__all__ = [
+    "ExitWatch",
+    "Identity",
+    "Process",
+    "SpawnError",
+    "find",
+    "group_members",
+    "host_boot",
+    "is_alive",
+    "python_reach",
+    "read_pid_file",
+    "session_members",
+    "signal_group",
+    "signal_process",
+    "spawn",
+    "state",
+    "user_members",
+    "watch_exit",
+]
