@@ -1,0 +1,16 @@
+"""What the JSON APIs share: routing, JSON in and out, bearer checks and event streams."""
+
+from matrix.api._bearer import BearerCheck
+from matrix.api._json import read_json, read_model, send_json
+from matrix.api._routing import Api, Check
+from matrix.api._sse import EventStream
+
+__all__ = [
+    "Api",
+    "BearerCheck",
+    "Check",
+    "EventStream",
+    "read_json",
+    "read_model",
+    "send_json",
+]
