@@ -8,29 +8,43 @@ from zope.interface import Interface
 
 from matrix.model import Event, Machine, User, UserId
 
+Watcher = Callable[[UserId | None], None]
+"""Told which user's row changed, or C{None} when any may have."""
+
 
 class StaleRow(Exception):
     """The row changed since it was read: another process acted first. Read it again."""
 
 
+class UnknownUser(LookupError):
+    """There is no row for this user, so nothing can hang on it: admit the user first."""
+
+
 class DirectoryUnavailable(Exception):
-    """The database cannot be reached now; nothing was changed."""
+    """
+    The database cannot be reached now, or cannot do it now.
+
+    Nothing was changed; only when the connection broke while a write was under way is that
+    uncertain, and then the write was done whole or not at all: read the row again.
+    """
 
 
 class IDirectory(Interface):
     """
     Users, machines and events.
 
-    Every method but L{watch} and L{fresh} returns an awaitable and raises
+    Every method but L{watch} and L{stale_since} returns an awaitable and raises
     L{DirectoryUnavailable} while the database cannot be reached. Writes are one statement
-    or one transaction each: done whole, or not at all.
+    or one transaction each: done whole, or not at all. Cancelling an awaitable abandons its
+    result; a write that was sent is still done.
     """
 
     async def user(user_id: UserId) -> User | None:
         """The user, or C{None} if never seen."""
 
     async def admit(user_id: UserId, email: str) -> User:
-        """The user, made now if never seen. Many callers at once make one row."""
+        """The user, made now if never seen. Many callers at once make one row. An address
+        that is not empty replaces the one on record."""
 
     async def find_user(text: str) -> User | None:
         """
@@ -45,7 +59,11 @@ class IDirectory(Interface):
         """A page of all machines in order of user id, after C{after}."""
 
     async def create_machine(user_id: UserId, provider: str) -> Machine:
-        """The user's machine row, made now in state C{provisioning} if there is none."""
+        """
+        The user's machine row, made now in state C{provisioning} if there is none.
+
+        @raise UnknownUser: the user was never admitted.
+        """
 
     async def change(machine: Machine, **fields: object) -> Machine:
         """
@@ -54,25 +72,33 @@ class IDirectory(Interface):
 
         @param fields: attributes of L{Machine} with their new values (C{state=...}, ...).
         @raise StaleRow: the row has another generation, or is gone.
+        @raise TypeError: no such attribute, one that is not to be changed (C{user_id},
+            C{generation}), or a value of another type.
         """
 
     async def touch(last_active: Mapping[UserId, float]) -> None:
         """Note when machines were last used (unix seconds). Never goes back in time, does
-        not count as a change of the row: no new generation, no notification."""
+        not count as a change of the row: no new generation, no notification. Users without
+        a machine are passed over."""
 
     async def record(
         user_id: UserId, kind: str, cause: str, detail: Mapping[str, object] | None = None
     ) -> None:
-        """Add an event, at the database's time."""
+        """
+        Add an event, at the database's time.
+
+        @raise UnknownUser: the user was never admitted.
+        """
 
     async def events(user_id: UserId, limit: int = 50) -> Sequence[Event]:
         """The user's events, newest first."""
 
-    def watch(changed: Callable[[UserId | None], None]) -> None:
+    def watch(changed: Watcher) -> None:
         """
-        Call C{changed} with the user id whenever a machine's row or a user's state changed,
-        in this process or another, and with C{None} when changes may have been missed (the
-        listening connection was lost and is back): then everything known must be re-read.
+        Call C{changed} with the user id whenever a machine's row or a user's state or idle
+        timeout changed, in this process or another, and with C{None} when changes may have
+        been missed (the listening connection was lost and is back): then everything known
+        must be re-read. The call may come before the change's own awaitable has fired.
         """
 
     def stale_since() -> float | None:

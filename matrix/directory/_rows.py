@@ -1,0 +1,88 @@
+"""Between the rows of the tables and the values of the model, and what may be changed in one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import Any
+
+from matrix.model import Address, Event, Machine, MachineState, User, UserId, UserState
+
+Row = Sequence[Any]
+
+USER_COLUMNS = "id, email, state, idle_timeout_s"
+EVENT_COLUMNS = "user_id, at, kind, cause, detail"
+MACHINE_FIELDS = tuple(field.name for field in fields(Machine))
+MACHINE_COLUMNS = ", ".join(MACHINE_FIELDS)
+
+
+def _text(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _instant(value: object) -> bool:
+    # Without its zone a time would be read in the database session's zone.
+    return value is None or (isinstance(value, datetime) and value.tzinfo is not None)
+
+
+_CHECKS: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    "provider": (lambda value: isinstance(value, str), "text"),
+    "state": (lambda value: isinstance(value, MachineState), "a MachineState"),
+    "machine_id": (_text, "text or None"),
+    "address": (lambda value: value is None or isinstance(value, Address), "an Address or None"),
+    "boot_id": (_text, "text or None"),
+    "secret_epoch": (lambda value: type(value) is int, "a whole number"),
+    "last_active_at": (_instant, "a datetime with a time zone, or None"),
+    "last_wake_at": (_instant, "a datetime with a time zone, or None"),
+    "wake_cause": (_text, "text or None"),
+    "suspend_cause": (_text, "text or None"),
+    "lease_owner": (_text, "text or None"),
+    "lease_expires_at": (_instant, "a datetime with a time zone, or None"),
+    "state_reason": (_text, "text or None"),
+}
+
+
+def check_changes(changes: Mapping[str, object]) -> None:
+    """
+    Make sure that C{changes} are attributes of L{Machine} that may be set to these values.
+
+    @raise TypeError: one is not.
+    """
+    for name, value in changes.items():
+        if name not in _CHECKS:
+            raise TypeError(f"{name!r} is no attribute of a machine that can be changed")
+        accepts, wanted = _CHECKS[name]
+        if not accepts(value):
+            raise TypeError(f"{name} must be {wanted}, not {value!r}")
+
+
+def to_column(value: object) -> object:
+    """The form in which an attribute of L{Machine} goes to the database."""
+    return str(value) if isinstance(value, Address | MachineState) else value
+
+
+def _utc(value: datetime | None) -> datetime | None:
+    return None if value is None else value.astimezone(UTC)
+
+
+def to_machine(row: Row) -> Machine:
+    """A machine from its L{MACHINE_COLUMNS}."""
+    values = dict(zip(MACHINE_FIELDS, row, strict=True))
+    values["state"] = MachineState(values["state"])
+    values["address"] = None if values["address"] is None else Address.parse(values["address"])
+    for name in ("last_active_at", "last_wake_at", "lease_expires_at"):
+        values[name] = _utc(values[name])
+    return Machine(**values)
+
+
+def to_user(row: Row) -> User:
+    """A user from their L{USER_COLUMNS}."""
+    user_id, email, state, idle_timeout = row
+    return User(UserId(user_id), email, UserState(state), idle_timeout)
+
+
+def to_event(row: Row) -> Event:
+    """An event from its L{EVENT_COLUMNS}."""
+    user_id, at, kind, cause, detail = row
+    return Event(UserId(user_id), at.astimezone(UTC), kind, cause, detail)
