@@ -1,0 +1,38 @@
+"""Who sent a request: tokens, the keys that sign them, and the principals they speak for."""
+
+from matrix.auth._gate import TokenGate
+from matrix.auth._jwk import Key
+from matrix.auth._keys import JwksKeys
+from matrix.auth._memory import MemoryGate, StaticKeys
+from matrix.auth._refusals import Reason, refusal
+from matrix.auth._rules import Policy
+from matrix.auth.credentials import (
+    SESSION_COOKIE,
+    Credential,
+    Source,
+    check_origin,
+    find_token,
+    without_session_cookies,
+)
+from matrix.auth.derive import MachineSecrets
+from matrix.auth.interfaces import IGate, IKeySource
+
+__all__ = [
+    "SESSION_COOKIE",
+    "Credential",
+    "IGate",
+    "IKeySource",
+    "JwksKeys",
+    "Key",
+    "MachineSecrets",
+    "MemoryGate",
+    "Policy",
+    "Reason",
+    "Source",
+    "StaticKeys",
+    "TokenGate",
+    "check_origin",
+    "find_token",
+    "refusal",
+    "without_session_cookies",
+]

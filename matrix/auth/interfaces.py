@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
 from zope.interface import Interface
 
-from matrix.model import Principal
+from matrix.model import Principal, UserId
+
+if TYPE_CHECKING:
+    from matrix.auth._jwk import Key
 
 
 class IGate(Interface):
@@ -20,8 +26,35 @@ class IGate(Interface):
         """
         Verify a token that L{recall} does not know; may fetch keys.
 
-        @raise matrix.errors.Unauthorized: with C{reason} set: C{malformed}, C{algorithm},
-            C{unknown-key}, C{signature}, C{expired}, C{not-yet-valid}, C{issuer},
-            C{audience}, C{role}, C{subject}, C{session}.
+        @raise matrix.errors.Unauthorized: with C{reason} set to a member of
+            L{matrix.auth.Reason}, whose list is the contract.
         @raise matrix.errors.Unavailable: the issuer's keys cannot be had now.
         """
+
+    def forget(session_id: str) -> int:
+        """
+        Recall no token of this session any more; each must be verified again.
+
+        @return: how many tokens were forgotten.
+        """
+
+    def forget_user(user_id: UserId) -> int:
+        """
+        Recall no token of this user any more; each must be verified again.
+
+        @return: how many tokens were forgotten.
+        """
+
+
+class IKeySource(Interface):
+    """The public keys of one issuer."""
+
+    async def find(kid: str) -> Key | None:
+        """
+        The key of that id, or C{None} if the issuer has no such key; may fetch keys.
+
+        @raise matrix.errors.Unavailable: the issuer's keys cannot be had now.
+        """
+
+    def subscribe(changed: Callable[[Mapping[str, Key]], None]) -> None:
+        """Call C{changed} with all keys, by id, whenever one appears, changes or leaves."""

@@ -1,0 +1,49 @@
+"""The last good key set on disk, so that a start without the issuer can still verify tokens."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from twisted.logger import Logger
+
+_log = Logger()
+
+
+def save(path: Path, document: bytes, fetched_at: float) -> None:
+    """
+    Replace the file at once, so that a reader or a crash finds the old or the new one.
+
+    A failure is logged, not raised: the keys in memory go on working. The file is not
+    flushed to the medium: after a power cut it may be unreadable, which L{load} survives,
+    and a flush would stall the event loop.
+
+    @param fetched_at: unix time, seconds.
+    """
+    record = json.dumps({"fetched_at": fetched_at, "document": document.decode("utf-8", "replace")})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(record)
+            os.replace(name, path)
+        except OSError:
+            os.unlink(name)
+            raise
+    except OSError as error:
+        _log.warn("the key set cannot be kept in {path}: {error}", path=str(path), error=error)
+
+
+def load(path: Path) -> tuple[bytes, float] | None:
+    """The kept document and when it was fetched; C{None}, with a log line, if it is unusable."""
+    try:
+        record = json.loads(path.read_bytes())
+        return str(record["document"]).encode(), float(record["fetched_at"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        _log.warn("the key set in {path} is unusable: {error!r}", path=str(path), error=error)
+        return None
