@@ -1,0 +1,28 @@
+"""Sockets and TLS on the event loop's native transports, and the wheel of deadlines."""
+
+from matrix.net._endpoints import (
+    NativeClientEndpoint,
+    NativeServerEndpoint,
+    bind,
+    event_loop,
+    parse_listen,
+)
+from matrix.net._tls import server_context
+from matrix.net._transport import NativeTransport
+from matrix.net._wheel import Wheel
+from matrix.net.authority import LocalAuthority
+from matrix.net.interfaces import IWheel, Timed
+
+__all__ = [
+    "IWheel",
+    "LocalAuthority",
+    "NativeClientEndpoint",
+    "NativeServerEndpoint",
+    "NativeTransport",
+    "Timed",
+    "Wheel",
+    "bind",
+    "event_loop",
+    "parse_listen",
+    "server_context",
+]

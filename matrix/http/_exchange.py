@@ -1,0 +1,332 @@
+"""One request and its answer, as a handler sees them; implements L{interfaces.Exchange}."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IProtocol, ITransport
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from matrix.errors import BadRequest, InternalError, MatrixError, PayloadTooLarge
+from matrix.http._heads import RequestHead
+from matrix.http._status import status_line
+from matrix.http.interfaces import BodySink, HeaderList
+
+if TYPE_CHECKING:
+    from matrix.http._server import ServerConnection
+
+_log = Logger()
+
+# How the end of an answer's body is told (RFC 9112 section 6).
+_NOT_BEGUN, _NO_BODY, _COUNTED, _CHUNKED, _UNTIL_CLOSE, _OVER = range(6)
+
+
+class Exchange:
+    """
+    See L{matrix.http.interfaces.Exchange}.
+
+    The proxy's relay uses the lower calls: L{begin_block}, L{push}, L{flush}.
+    """
+
+    __slots__ = (
+        "_cancel",
+        "_connection",
+        "_framing",
+        "_left",
+        "_on_gone",
+        "_out",
+        "body_bytes",
+        "bytes_out",
+        "close_reason",
+        "gone",
+        "is_stream",
+        "keep",
+        "peer",
+        "request",
+        "request_id",
+        "started",
+        "status",
+        "story",
+    )
+
+    def __init__(self, connection: ServerConnection, request: RequestHead, request_id: str) -> None:
+        self._connection = connection
+        self.request = request
+        self.request_id = request_id
+        self.peer = connection.peer
+        self.started = perf_counter()
+        self.status = 0
+        self.body_bytes = 0
+        """Bytes of the request's body so far."""
+        self.bytes_out = 0
+        """Bytes of the answer's body so far."""
+        self.gone = False
+        self.is_stream = False
+        """Whether the answer is an event stream: only its silence is limited then."""
+        self.keep = request.keeps_alive and not connection.factory.draining
+        self.close_reason = ""
+        self.story: Any = None
+        """Whatever the handler wants to remember for the log."""
+        self._framing = _NOT_BEGUN
+        self._left = 0
+        self._out: list[bytes] = []
+        self._cancel: Deferred[None] | None = None
+        self._on_gone: Callable[[], None] | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether an answer has begun."""
+        return self._framing != _NOT_BEGUN
+
+    @property
+    def over(self) -> bool:
+        """Whether the answer is complete or cut off."""
+        return self._framing == _OVER
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the request has a body."""
+        fields = self.request.fields
+        return fields.chunked or bool(fields.length)
+
+    @property
+    def forwarded(self) -> bytes:
+        """The C{X-Forwarded-*} lines that tell of the client, each with CRLF."""
+        return self._connection.forwarded
+
+    @property
+    def tls(self) -> str:
+        """The TLS version of the client's connection, empty without TLS."""
+        return self._connection.tls
+
+    # answering
+
+    def respond(self, status: int, headers: HeaderList = (), body: bytes = b"") -> None:
+        if self.gone:
+            return
+        forbidden = self.request.method == b"HEAD" or status == 204 or status == 304
+        self.begin_block(
+            status, b"", _block(headers), None if status in (204, 304) else len(body), not forbidden
+        )
+        if body and not forbidden:
+            self.push(body)
+        self.end()
+
+    def begin(self, status: int, headers: HeaderList = (), length: int | None = None) -> None:
+        if self.gone:
+            return
+        forbidden = self.request.method == b"HEAD" or status == 204 or status == 304
+        self.begin_block(status, b"", _block(headers), length, not forbidden)
+        self.flush()
+
+    def begin_block(
+        self, status: int, reason: bytes, block: bytes, length: int | None, has_body: bool
+    ) -> None:
+        """
+        Begin an answer with header lines that are ready to send.
+
+        @param length: the body's length in bytes, C{None} if unknown.
+        @param has_body: whether a body may follow; a length is told regardless.
+        """
+        self.status = status
+        parts = [status_line(status, reason), block]
+        if length is not None:
+            parts.append(b"Content-Length: %d\r\n" % length)
+        if not has_body:
+            self._framing = _NO_BODY
+        elif length is not None:
+            self._framing, self._left = _COUNTED, length
+        elif self.request.http11:
+            self._framing = _CHUNKED
+            parts.append(b"Transfer-Encoding: chunked\r\n")
+        else:
+            self._framing = _UNTIL_CLOSE
+            self.keep = False
+        if not self.keep or self._connection.must_close:
+            self.keep = False
+            parts.append(b"Connection: close\r\n")
+        elif not self.request.http11:
+            parts.append(b"Connection: keep-alive\r\n")
+        parts.append(b"\r\n")
+        self._out = parts
+
+    def inform(self, status: int, block: bytes) -> None:
+        """Pass on an interim answer (RFC 9110 section 15.2); HTTP/1.0 knows none."""
+        if self.request.http11 and not self.gone:
+            self._connection.send(status_line(status, b"") + block + b"\r\n")
+
+    def push(self, data: bytes) -> None:
+        """The next bytes of the body, to go out with the next L{flush}."""
+        size = len(data)
+        self.bytes_out += size
+        framing = self._framing
+        if framing == _COUNTED:
+            self._left -= size
+            if self._left < 0:
+                raise InternalError("more body than Content-Length announced")
+            self._out.append(data)
+        elif framing == _CHUNKED:
+            self._out.append(b"%x\r\n%b\r\n" % (size, data))
+        elif framing == _UNTIL_CLOSE:
+            self._out.append(data)
+
+    def flush(self) -> None:
+        """Send what L{push} collected."""
+        out = self._out
+        if out:
+            self._connection.send(b"".join(out) if len(out) > 1 else out[0])
+            self._out = []
+
+    def write(self, data: bytes) -> None:
+        if data and not self.gone:
+            self.push(data)
+            self.flush()
+
+    def end(self, trailers: bytes = b"") -> None:
+        """@param trailers: trailer lines ready to send, each with CRLF."""
+        if self.gone or self._framing == _OVER:
+            return
+        if self._framing == _COUNTED and self._left:
+            self.abort()
+            return
+        if self._framing == _CHUNKED:
+            self._out.append(b"0\r\n%b\r\n" % trailers)
+        self.flush()
+        self._framing = _OVER
+        self._connection.answered(self)
+
+    def abort(self) -> None:
+        if not self.gone:
+            self.close_reason = self.close_reason or "aborted"
+            self._framing = _OVER
+            self._connection.abort()
+
+    def fail(self, error: MatrixError) -> None:
+        """End with an error: as an answer, or by cutting off one that has begun."""
+        self.close_reason = self.close_reason or error.reason or error.slug
+        if self.gone or self.over:
+            return
+        if self.begun:
+            self.abort()
+        else:
+            self.respond(*self._connection.factory.render(error, self))
+
+    def register_producer(self, producer: object) -> None:
+        self._connection.set_producer(producer)
+
+    # the request's body
+
+    def receive(self, sink: BodySink) -> None:
+        if self.request.fields.expect_continue and not self.begun:
+            self.inform(100, b"")
+        self._connection.receive_body(sink)
+
+    def receive_unasked(self, sink: BodySink) -> None:
+        """As L{receive}, but leave it to the machine to ask for the body (RFC 9110 section
+        10.1.1)."""
+        self._connection.receive_body(sink)
+
+    def pause_body(self) -> None:
+        self._connection.pause_body()
+
+    def resume_body(self) -> None:
+        self._connection.resume_body()
+
+    # IPushProducer, so that a slow reader of the body can be wired to it in one line
+    pauseProducing = pause_body
+    resumeProducing = resume_body
+
+    def stopProducing(self) -> None:
+        self.abort()
+
+    async def read_body(self, limit: int) -> bytes:
+        length = self.request.fields.length
+        if length is not None and length > limit:
+            raise PayloadTooLarge(f"The body may have {limit} bytes, not {length}.")
+        collector = _Collector(limit)
+        self.receive(collector)
+        return await collector.whole
+
+    # running on
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        running: Deferred[None] = Deferred.fromCoroutine(coroutine)
+        if not running.called:
+            self._cancel = running
+        running.addErrback(self.crashed)
+
+    def crashed(self, failure: Failure) -> None:
+        """Answer for a handler that failed."""
+        self._cancel = None
+        error = failure.value
+        if isinstance(error, CancelledError) and self.gone:
+            return
+        if not isinstance(error, MatrixError):
+            _log.failure("request {request_id} failed", failure=failure, request_id=self.request_id)
+            error = InternalError(
+                "This is our fault. The log has the details under the request id."
+            )
+        self.fail(error)
+
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        self._on_gone = callback
+
+    def client_gone(self) -> None:
+        """The connection was lost before the answer was complete."""
+        self.gone = True
+        self._framing = _OVER
+        self._out = []
+        callback, self._on_gone = self._on_gone, None
+        running, self._cancel = self._cancel, None
+        if callback is not None:
+            callback()
+        if running is not None:
+            running.cancel()
+
+    def upgrade(self, headers: HeaderList, protocol: IProtocol) -> ITransport:
+        return self.upgrade_block(_block(headers), protocol)
+
+    def upgrade_block(self, block: bytes, protocol: IProtocol) -> ITransport:
+        """As L{upgrade}, with header lines that are ready to send."""
+        self.status = 101
+        self._framing = _UNTIL_CLOSE
+        self._connection.send(status_line(101, b"") + block + b"\r\n")
+        return self._connection.hand_over(protocol)
+
+
+class _Collector:
+    """A body sink that gathers a small body."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._parts: list[bytes] = []
+        self._size = 0
+        self.whole: Deferred[bytes] = Deferred()
+
+    def body_data(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size <= self._limit:
+            self._parts.append(data)
+        elif not self.whole.called:
+            self.whole.errback(PayloadTooLarge(f"The body may have {self._limit} bytes."))
+
+    def body_end(self) -> None:
+        if not self.whole.called:
+            self.whole.callback(b"".join(self._parts))
+
+    def body_lost(self, error: MatrixError) -> None:
+        if not self.whole.called:
+            self.whole.errback(error)
+
+
+def _block(headers: HeaderList) -> bytes:
+    lines = []
+    for name, value in headers:
+        if b"\r" in value or b"\n" in value:
+            raise BadRequest("A header value would break the answer.", reason="header-injection")
+        lines.append(b"%b: %b\r\n" % (name, value))
+    return b"".join(lines)

@@ -1,0 +1,281 @@
+"""
+The sans-IO core: bytes in, heads and body bytes out (RFC 9112). Pure.
+
+A reader is fed whatever arrives and asked for events until it has none:
+a head, then the body's bytes as they come, then L{END}.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from matrix.errors import BadGateway, BadRequest, HeadTooLarge, MatrixError, UriTooLong
+from matrix.http._fields import FieldLine, Fields, parse_fields, parse_lines
+from matrix.http._heads import (
+    RequestHead,
+    ResponseHead,
+    check_request,
+    parse_request_line,
+    parse_status_line,
+)
+from matrix.http._limits import Limits
+
+
+class _End:
+    """The message is complete."""
+
+    def __repr__(self) -> str:
+        return "END"
+
+
+END: Final = _End()
+
+# What the reader waits for next.
+_HEAD, _END, _COUNTED, _UNTIL_CLOSE, _CHUNK_HEAD, _CHUNK_DATA, _CHUNK_END, _TRAILERS = range(8)
+
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(;[\t\x20-\x7e\x80-\xff]*)?")
+_CHUNK_DIGITS = 16
+
+
+class Reader:
+    """What requests and responses share: buffering, and the framing of bodies."""
+
+    __slots__ = ("_block", "_buffer", "_fields", "_left", "_limits", "_state", "trailers")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._buffer = b""
+        self._state: int = _HEAD
+        self._left = 0
+        self._block: bytes | None = None
+        self._fields: Fields | None = None
+        self.trailers: list[FieldLine] = []
+        """The trailer fields of the message that ended."""
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes that arrived."""
+        self._buffer = self._buffer + data if self._buffer else data
+
+    @property
+    def buffered(self) -> int:
+        """Bytes taken and not yet given out."""
+        return len(self._buffer)
+
+    @property
+    def left_of_body(self) -> int:
+        """Bytes that the present body still lacks, as far as known: a chunk's, if chunked."""
+        return self._left if self._state in (_COUNTED, _CHUNK_DATA) else 0
+
+    def take_rest(self) -> bytes:
+        """What is left, when the connection goes over to another protocol."""
+        rest, self._buffer = self._buffer, b""
+        return rest
+
+    # heads
+
+    def _take_head(self) -> tuple[bytes, Fields] | None:
+        """The first line and the fields, when the whole head is here."""
+        buffer = self._buffer
+        end = buffer.find(b"\r\n\r\n")
+        if end < 0:
+            self._check_partial(buffer)
+            return None
+        if end > self._limits.head:
+            raise self._too_large(buffer)
+        first = buffer.find(b"\r\n")
+        line = buffer[:first]
+        block = buffer[first + 2 : end + 2]
+        self._buffer = buffer[end + 4 :]
+        # A client repeats its header fields on each request of a connection: what was
+        # found out about the same bytes is still true.
+        if block != self._block or self._fields is None:
+            self._fields = parse_fields(block, self._limits)
+            self._block = block
+        return line, self._fields
+
+    def _check_partial(self, buffer: bytes) -> None:
+        """Refuse as early as possible what can no longer become a head."""
+        if len(buffer) > self._limits.head:
+            raise self._too_large(buffer)
+        if buffer.count(b"\n") != buffer.count(b"\r\n"):
+            raise BadRequest("A line ends in LF without CR.", reason="bare-lf")
+
+    def _too_large(self, buffer: bytes) -> MatrixError:
+        limits = self._limits
+        if buffer.find(b"\r\n", 0, limits.head) < 0:
+            return UriTooLong(f"The target is longer than {limits.target} bytes.", reason="target")
+        return HeadTooLarge(f"The head is longer than {limits.head} bytes.", reason="head")
+
+    def _expect_body(self, fields: Fields) -> None:
+        if fields.chunked:
+            self._state = _CHUNK_HEAD
+        elif fields.length:
+            self._state, self._left = _COUNTED, fields.length
+        else:
+            self._state = _END
+
+    # bodies
+
+    def _next_body(self) -> bytes | _End | None:
+        while True:
+            state = self._state
+            if state == _END:
+                self._state = _HEAD
+                return END
+            if not self._buffer:
+                return None
+            if state in (_COUNTED, _CHUNK_DATA):
+                return self._counted()
+            if state == _UNTIL_CLOSE:
+                return self.take_rest()
+            if not self._step_chunked():
+                return None
+
+    def _counted(self) -> bytes:
+        data = self._buffer
+        if len(data) <= self._left:
+            self._buffer = b""
+        else:
+            data, self._buffer = data[: self._left], data[self._left :]
+        self._left -= len(data)
+        if not self._left:
+            self._state = _CHUNK_END if self._state == _CHUNK_DATA else _END
+        return data
+
+    def _step_chunked(self) -> bool:
+        """Go past one piece of framing; C{False} if it is not here yet."""
+        buffer = self._buffer
+        if self._state == _CHUNK_END:
+            if buffer[:2] == b"\r\n":
+                self._buffer = buffer[2:]
+                self._state = _CHUNK_HEAD
+                return True
+            if buffer != b"\r":
+                raise BadRequest("A chunk does not end where it said.", reason="chunk")
+            return False
+        if self._state == _CHUNK_HEAD:
+            return self._chunk_head(buffer)
+        return self._take_trailers(buffer)
+
+    def _chunk_head(self, buffer: bytes) -> bool:
+        longest = self._limits.chunk_extension + _CHUNK_DIGITS
+        end = buffer.find(b"\r\n", 0, longest + 2)
+        if end < 0:
+            if len(buffer) > longest:
+                raise BadRequest("A chunk extension is too long.", reason="chunk-extension")
+            # A lone CR at the end may yet become a CRLF; anything else must look right so far.
+            if not _CHUNK_LINE.fullmatch(buffer[:-1] if buffer[-1:] == b"\r" else buffer):
+                raise BadRequest("A chunk size is malformed.", reason="chunk")
+            return False
+        match = _CHUNK_LINE.fullmatch(buffer, 0, end)
+        if match is None:
+            raise BadRequest("A chunk size is malformed.", reason="chunk")
+        self._left = int(match[1], 16)
+        if self._left:
+            self._buffer = buffer[end + 2 :]
+            self._state = _CHUNK_DATA
+        else:
+            # Keep the CRLF: without trailers it and the final one are the head's end mark.
+            self._buffer = buffer[end:]
+            self._state = _TRAILERS
+        return True
+
+    def _take_trailers(self, buffer: bytes) -> bool:
+        end = buffer.find(b"\r\n\r\n")
+        if end < 0:
+            self._check_partial(buffer)
+            return False
+        if end > self._limits.head:
+            raise HeadTooLarge("The trailers are too long.", reason="trailers")
+        self.trailers = parse_lines(buffer[2 : end + 2], self._limits) if end else []
+        self._buffer = buffer[end + 4 :]
+        self._state = _END
+        return True
+
+
+class RequestReader(Reader):
+    """Reads requests, strictly: whatever two parsers could read differently is refused."""
+
+    __slots__ = ()
+
+    def next_event(self) -> RequestHead | bytes | _End | None:
+        """
+        The next head, body bytes, or L{END}; C{None} until more is fed.
+
+        @raise MatrixError: the client broke a rule; nothing more can be read.
+        """
+        if self._state != _HEAD:
+            return self._next_body()
+        # RFC 9112 section 2.2: empty lines before a request are forgiven.
+        while self._buffer[:2] == b"\r\n":
+            self._buffer = self._buffer[2:]
+        if not self._buffer:
+            return None
+        taken = self._take_head()
+        if taken is None:
+            return None
+        line, fields = taken
+        head = check_request(*parse_request_line(line, self._limits), fields)
+        self._expect_body(fields)
+        return head
+
+
+class ResponseReader(Reader):
+    """Reads a machine's responses; every breach is a L{BadGateway}."""
+
+    __slots__ = ("_method", "_upgrade")
+
+    def expect(self, method: bytes, upgrade: bool = False) -> None:
+        """The next response answers a request with this method, that asked to upgrade or not."""
+        self._method = method
+        self._upgrade = upgrade
+
+    def next_event(self) -> ResponseHead | bytes | _End | None:
+        """
+        The next head (1xx heads come first and have no L{END}), body bytes, or L{END};
+        C{None} until more is fed. After a 101 that was asked for, L{take_rest}.
+
+        @raise BadGateway: the machine broke a rule; nothing more can be read.
+        """
+        try:
+            return self._next_body() if self._state != _HEAD else self._next_head()
+        except BadGateway:
+            raise
+        except MatrixError as error:
+            raise BadGateway(
+                f"The machine's response is malformed: {error}", reason=error.reason
+            ) from None
+
+    def _next_head(self) -> ResponseHead | None:
+        if not self._buffer:
+            return None
+        taken = self._take_head()
+        if taken is None:
+            return None
+        line, fields = taken
+        http11, status, reason = parse_status_line(line)
+        if fields.chunked and not http11:
+            raise BadGateway("HTTP/1.0 knows no Transfer-Encoding.", reason="transfer-encoding")
+        head = ResponseHead(http11, status, reason, fields)
+        if status < 200:
+            if status == 101 and not self._upgrade:
+                raise BadGateway("The machine upgraded without being asked.", reason="upgrade")
+        elif not head.has_body(self._method):
+            self._state = _END
+        elif fields.chunked or fields.length is not None:
+            self._expect_body(fields)
+        else:
+            self._state = _UNTIL_CLOSE
+        return head
+
+    def closed(self) -> _End | None:
+        """
+        The machine closed the connection: L{END} if that is what its response waited for.
+
+        @raise BadGateway: it was in the middle of a response.
+        """
+        if self._state == _UNTIL_CLOSE:
+            self._state = _HEAD
+            return END
+        raise BadGateway("The machine closed the connection early.", reason="closed")

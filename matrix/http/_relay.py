@@ -1,0 +1,330 @@
+"""The relay: one request to a machine and its answer back, streaming, with back-pressure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import cast
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+
+from matrix.errors import BadGateway, GatewayTimeout, MatrixError
+from matrix.http._exchange import Exchange
+from matrix.http._heads import ResponseHead
+from matrix.http._reader import END
+from matrix.http._rules import HeaderRules, trailers_to_client
+from matrix.http._sse import EventSpotter
+from matrix.http._tunnel import Tunnel, check_upgrade
+from matrix.http._upstream import Backend, Upstream
+
+_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"})
+"""RFC 9110 section 9.2.2, less TRACE, which is not served."""
+
+
+class Relay:
+    """
+    Joins an exchange with a machine.
+
+    It is the body sink of the exchange and the work of the upstream connection. Whoever
+    makes it is told through C{unreachable} when no connection could be made at all, since
+    a machine that refuses is asleep or dead, which is not the client's affair.
+    """
+
+    __slots__ = (
+        "_annotate",
+        "_backend",
+        "_body_sent",
+        "_complete",
+        "_counted",
+        "_events",
+        "_head",
+        "_passive",
+        "_rules",
+        "_seen",
+        "_unreachable",
+        "_upstream",
+        "exchange",
+        "first_byte",
+        "retried",
+    )
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        backend: Backend,
+        rules: HeaderRules,
+        extra: bytes,
+        annotate: Callable[[Relay], bytes],
+        unreachable: Callable[[Relay, Exception], None],
+        passive: bool = False,
+    ) -> None:
+        """
+        @param extra: header lines for the machine that the door adds, each with CRLF.
+        @param annotate: makes the header lines that the door adds to the answer.
+        @param passive: whether this request does not count as use.
+        """
+        self.exchange = exchange
+        self.first_byte = 0.0
+        self.retried = False
+        self._backend = backend
+        self._rules = rules
+        self._annotate = annotate
+        self._unreachable = unreachable
+        self._passive = passive
+        self._upstream: Upstream | None = None
+        self._seen = False
+        self._body_sent = False
+        self._events: EventSpotter | None = None
+        self._complete = not exchange.has_body
+        self._head = _request_head(exchange, rules, extra)
+        self._counted = True
+        backend.requests += 1
+        if not passive:
+            backend.used_at = backend.wheel.now
+
+    def start(self) -> None:
+        """Send the request, on an idle connection if there is one."""
+        self.exchange.on_gone(self.client_gone)
+        upstream = self._backend.take()
+        if upstream is not None:
+            self._send(upstream)
+        else:
+            self._connect()
+
+    def _connect(self) -> None:
+        connecting: Deferred[Upstream] = Deferred.fromCoroutine(self._backend.connect())
+        connecting.addCallbacks(self._connected, self._failed)
+        connecting.addErrback(self._broke)
+
+    def _connected(self, upstream: Upstream) -> None:
+        if self.exchange.gone:
+            self._backend.put(upstream)
+        else:
+            self._send(upstream)
+
+    def _failed(self, failure: Failure) -> None:
+        error = failure.value
+        if not isinstance(error, OSError | GatewayTimeout | CancelledError):
+            failure.raiseException()
+        if not self.exchange.gone:
+            self._leave()
+            self._unreachable(self, cast(Exception, error))
+
+    def _broke(self, failure: Failure) -> None:
+        self._leave()
+        self.exchange.crashed(failure)
+
+    def _send(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        upstream.work = self
+        request = self.exchange.request
+        upstream.reader.expect(request.method, request.wants_websocket)
+        upstream.transport.write(self._head)
+        upstream.arm(self._backend.limits.response_time)
+        if not self._complete:
+            upstream.transport.registerProducer(self.exchange, True)
+            self.exchange.receive_unasked(self)
+
+    # the request's body: BodySink
+
+    def body_data(self, data: bytes) -> None:
+        upstream = self._upstream
+        if upstream is None:
+            return
+        self._body_sent = True
+        if not self._passive:
+            self._backend.used_at = self._backend.wheel.now
+        if self.exchange.request.fields.chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        upstream.transport.write(data)
+        upstream.arm(self._backend.limits.response_time)
+
+    def body_end(self) -> None:
+        self._complete = True
+        upstream = self._upstream
+        if upstream is not None:
+            if self.exchange.request.fields.chunked:
+                upstream.transport.write(b"0\r\n\r\n")
+            upstream.transport.unregisterProducer()
+
+    def body_lost(self, error: MatrixError) -> None:
+        self._drop_upstream()
+
+    # the answer: Work
+
+    def response_data(self, data: bytes) -> None:
+        upstream = cast(Upstream, self._upstream)
+        reader = upstream.reader
+        reader.feed(data)
+        self._seen = True
+        try:
+            while (event := reader.next_event()) is not None:
+                if event.__class__ is bytes:
+                    self._body(event)
+                elif event is END:
+                    self._finish(upstream)
+                    return
+                elif not self._take_head(upstream, cast(ResponseHead, event)):
+                    return
+        except MatrixError as error:
+            self._break(error)
+            return
+        exchange = self.exchange
+        if exchange.begun:
+            exchange.flush()
+            # Only now is it known that the answer takes more than one read.
+            exchange.register_producer(upstream.transport)
+            limits = self._backend.limits
+            upstream.arm(limits.stream_silence if exchange.is_stream else limits.body_silence)
+
+    def _take_head(self, upstream: Upstream, head: ResponseHead) -> bool:
+        """Pass a head on; whether the response goes on as HTTP."""
+        exchange, rules, fields = self.exchange, self._rules, head.fields
+        if head.status == 101:
+            check_upgrade(exchange.request, fields)
+            self._to_tunnel(upstream, rules.to_client(fields))
+            return False
+        if head.status < 200:
+            exchange.inform(head.status, rules.to_client(fields))
+            return True
+        self.first_byte = perf_counter()
+        has_body = head.has_body(exchange.request.method)
+        length = None if fields.chunked or head.status == 204 else fields.length
+        upstream.reusable = head.keeps_alive and (
+            fields.chunked or length is not None or not has_body
+        )
+        if has_body and _is_event_stream(fields.get(b"content-type")):
+            self._begin_stream()
+        block = rules.to_client(fields) + self._annotate(self)
+        exchange.begin_block(head.status, head.reason, block, length, has_body)
+        return True
+
+    def _begin_stream(self) -> None:
+        self._leave()
+        self.exchange.is_stream = True
+        self._events = EventSpotter()
+        self._backend.streams.add(self)
+
+    def _to_tunnel(self, upstream: Upstream, block: bytes) -> None:
+        exchange = self.exchange
+        self._leave()
+        self._upstream = None
+        tunnel = Tunnel(exchange, upstream, self._backend)
+        upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+        exchange.upgrade_block(block + upgrade + self._annotate(self), tunnel)
+        tunnel.begin(upstream.reader.take_rest())
+
+    def _body(self, data: bytes) -> None:
+        events = self._events
+        if not self._passive and (events is None or events.feed(data)):
+            self._backend.used_at = self._backend.wheel.now
+        self.exchange.push(data)
+
+    def _finish(self, upstream: Upstream) -> None:
+        exchange = self.exchange
+        trailers = b""
+        if upstream.reader.trailers and exchange.request.fields.te_trailers:
+            trailers = trailers_to_client(upstream.reader.trailers)
+        self._leave()
+        if self._complete and upstream.reusable and not upstream.reader.buffered:
+            self._backend.put(upstream)
+        else:
+            upstream.work = None
+            upstream.transport.abortConnection()
+        self._upstream = None
+        exchange.end(trailers)
+
+    # ending early
+
+    def client_gone(self) -> None:
+        """The client left: so does the machine's work for it."""
+        self._drop_upstream()
+
+    def upstream_lost(self) -> None:
+        upstream, self._upstream = self._upstream, None
+        if upstream is None or self.exchange.over:
+            return
+        if self.exchange.begun:
+            try:
+                upstream.reader.closed()
+            except MatrixError as error:
+                self._break(error)
+            else:
+                self._leave()
+                self.exchange.end()
+        elif self._may_retry():
+            self.retried = True
+            self._backend.counters.retried += 1
+            self._connect()
+        else:
+            self._break(BadGateway("The machine closed the connection.", reason="reset"))
+
+    def _may_retry(self) -> bool:
+        """
+        Whether the machine cannot have acted on the request, or acting twice is the same:
+        nothing of an answer was seen, nothing of the body is lost, and the method is
+        idempotent or the machine lacks the body to act on (RFC 9110 section 9.2.2).
+        """
+        if self.retried or self._seen or self._body_sent:
+            return False
+        return self.exchange.request.method in _IDEMPOTENT or not self._complete
+
+    def upstream_silent(self) -> None:
+        self._break(GatewayTimeout("The machine fell silent.", reason="silent"))
+
+    def drain(self, reason: str) -> None:
+        """End an event stream properly, at an event's end as far as the client can tell."""
+        self.exchange.close_reason = reason
+        self._drop_upstream()
+        self.exchange.end()
+
+    def _break(self, error: MatrixError) -> None:
+        self._drop_upstream()
+        self.exchange.fail(error)
+
+    def _drop_upstream(self) -> None:
+        upstream, self._upstream = self._upstream, None
+        self._leave()
+        if upstream is not None:
+            upstream.work = None
+            upstream.transport.unregisterProducer()
+            upstream.transport.abortConnection()
+
+    def _leave(self) -> None:
+        """Count this request as no longer under way, once."""
+        if self._counted:
+            self._counted = False
+            self._backend.requests -= 1
+        if self._events is not None:
+            self._backend.streams.discard(self)
+
+
+def _is_event_stream(content_type: bytes | None) -> bool:
+    return content_type is not None and content_type.lower().startswith(b"text/event-stream")
+
+
+def _request_head(exchange: Exchange, rules: HeaderRules, extra: bytes) -> bytes:
+    """The head that the machine sees."""
+    request = exchange.request
+    fields = request.fields
+    if request.wants_websocket:
+        framing = b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    elif fields.chunked:
+        framing = b"Transfer-Encoding: chunked\r\n\r\n"
+    elif fields.length is not None:
+        framing = b"Content-Length: %d\r\n\r\n" % fields.length
+    else:
+        framing = b"\r\n"
+    return b"".join(
+        (
+            request.method,
+            b" ",
+            request.target,
+            b" HTTP/1.1\r\n",
+            rules.to_machine(fields),
+            exchange.forwarded,
+            extra,
+            framing,
+        )
+    )

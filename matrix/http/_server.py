@@ -1,0 +1,381 @@
+"""The client's side of a connection: requests in, answers out, one exchange at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from itertools import count
+from math import inf
+from typing import Any, cast
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress, IProtocol, ITransport
+from twisted.internet.protocol import Factory, Protocol
+from twisted.python.failure import Failure
+
+from matrix.errors import BadRequest, ClientGone, MatrixError, RequestTimeout
+from matrix.http._exchange import Exchange
+from matrix.http._fields import Fields
+from matrix.http._heads import RequestHead
+from matrix.http._limits import Limits
+from matrix.http._reader import END, RequestReader
+from matrix.http.interfaces import BodySink, Handler
+from matrix.http.problem import Answer, problem
+from matrix.net.interfaces import IWheel
+
+Render = Callable[[MatrixError, Exchange], Answer]
+"""How an error is shown to the sender of the exchange's request."""
+
+
+def render_problem(error: MatrixError, exchange: Exchange) -> Answer:
+    """The plain way: problem+json."""
+    return problem(error, exchange.request_id)
+
+
+class ServerFactory(Factory):
+    """Makes the connections of one listener, and knows those that are open."""
+
+    noisy = False
+
+    def __init__(
+        self,
+        handler: Handler,
+        wheel: IWheel,
+        limits: Limits | None = None,
+        render: Render = render_problem,
+        finished: Callable[[Exchange], None] | None = None,
+    ) -> None:
+        """
+        @param finished: told of each exchange once it is over, for log and metrics; a
+            client that left early shows as status 499.
+        """
+        self.handler = handler
+        self.wheel = wheel
+        self.limits = limits or Limits()
+        self.render = render
+        self.finished = finished
+        self.connections: set[ServerConnection] = set()
+        self.draining = False
+        # Unique among processes and restarts without asking the kernel for each request.
+        self._id_prefix = os.urandom(6).hex()
+        self._ids = count(1)
+
+    def buildProtocol(self, addr: IAddress | None) -> ServerConnection:
+        return ServerConnection(self)
+
+    def next_id(self) -> str:
+        """A request id that no other request has."""
+        return f"{self._id_prefix}-{next(self._ids):x}"
+
+    def drain(self) -> None:
+        """Close what is idle; the rest after its present answer."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.close_if_idle()
+
+
+class ServerConnection(Protocol):
+    """
+    One client's connection.
+
+    Reading goes on while an answer is made, to notice that the client left, but what it
+    sends meanwhile is bounded: 64 KiB of further requests, and of a body nothing beyond
+    one read until someone receives it.
+    """
+
+    transport: Any
+
+    def __init__(self, factory: ServerFactory) -> None:
+        self.factory = factory
+        self.deadline = inf
+        self.wheel_slot = 0
+        self.must_close = False
+        self._reader = RequestReader(factory.limits)
+        self._exchange: Exchange | None = None
+        self._tunnel: IProtocol | None = None
+        self._producer: Any = None
+        self._in_head = False
+        self._body_open = False
+        self._body_paused = False
+        self._sink: BodySink | None = None
+        self._pumping = False
+        self._unread = False
+        self._lingering = False
+        self._stalled = False
+
+    def connectionMade(self) -> None:
+        transport = self.transport
+        place = transport.getPeer()
+        self.peer: str = place[0] if isinstance(place, tuple) else "local"
+        tls_version = getattr(transport, "tls_version", None)
+        self.tls: str = tls_version() if tls_version is not None else ""
+        self.forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (
+            self.peer.encode(),
+            b"https" if self.tls else b"http",
+        )
+        self.factory.connections.add(self)
+        transport.registerProducer(self, True)
+        self._arm(self.factory.limits.head_time)
+
+    def _arm(self, seconds: float) -> None:
+        self.factory.wheel.arm(self, seconds)
+
+    # reading
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._tunnel is not None:
+            self._tunnel.dataReceived(data)
+        elif not self._lingering:
+            self._reader.feed(data)
+            self._pump()
+
+    def _pump(self) -> None:
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self._step():
+                pass
+        except MatrixError as error:
+            self._refuse(error)
+        finally:
+            self._pumping = False
+
+    def _step(self) -> bool:
+        """Take one event from the reader; whether to go on."""
+        if self._tunnel is not None or self._lingering or self.transport.disconnecting:
+            return False
+        if self._exchange is None:
+            return self._next_request()
+        if self._body_open:
+            return self._deliver_body()
+        if self._reader.buffered > self.factory.limits.pipelined:
+            self.transport.pauseProducing()
+        return False
+
+    def _next_request(self) -> bool:
+        reader = self._reader
+        event = reader.next_event()
+        if event is None:
+            if reader.buffered and not self._in_head:
+                self._in_head = True
+                self._arm(self.factory.limits.head_time)
+            return False
+        self._in_head = False
+        self.deadline = inf
+        self._begin(cast(RequestHead, event))
+        return True
+
+    def _begin(self, request: RequestHead) -> None:
+        factory = self.factory
+        exchange = self._exchange = Exchange(self, request, factory.next_id())
+        self._body_open = exchange.has_body
+        if not self._body_open:
+            self._reader.next_event()  # END
+        self._sink = None
+        self._body_paused = False
+        try:
+            factory.handler(exchange)
+        except Exception:  # noqa: BLE001 -- logged and answered by crashed
+            exchange.crashed(Failure())  # type: ignore[no-untyped-call]
+
+    def _deliver_body(self) -> bool:
+        sink = self._sink
+        if sink is None or self._body_paused:
+            self.transport.pauseProducing()
+            return False
+        event = self._reader.next_event()
+        if event is None:
+            self._arm(self.factory.limits.body_silence)
+            return False
+        if event is END:
+            self._body_open = False
+            self.deadline = inf
+            sink.body_end()
+        else:
+            data = cast(bytes, event)
+            if self._exchange is not None:
+                self._exchange.body_bytes += len(data)
+            sink.body_data(data)
+        return True
+
+    def receive_body(self, sink: BodySink) -> None:
+        """Let the present request's body flow into C{sink}."""
+        if not self._body_open:
+            sink.body_end()
+            return
+        self._sink = sink
+        self.resume_body()
+
+    def pause_body(self) -> None:
+        self._body_paused = True
+        self.deadline = inf
+
+    def resume_body(self) -> None:
+        self._body_paused = False
+        if self._body_open:
+            self.transport.resumeProducing()
+            self._pump()
+
+    # answering
+
+    def send(self, data: bytes) -> None:
+        """Write to the client."""
+        self.transport.write(data)
+
+    def set_producer(self, producer: Any) -> None:
+        """Whom to pause while the client reads too slowly."""
+        self._producer = producer
+        if self._stalled:
+            producer.pauseProducing()
+
+    def pauseProducing(self) -> None:
+        """The transport has more than it can send: see L{set_producer}."""
+        self._stalled = True
+        limits = self.factory.limits
+        exchange = self._exchange
+        stream = self._tunnel is not None or (exchange is not None and exchange.is_stream)
+        self._arm(limits.stream_silence if stream else limits.body_silence)
+        if self._producer is not None:
+            self._producer.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """The client has read on."""
+        self._stalled = False
+        self.deadline = inf
+        if self._producer is not None:
+            self._producer.resumeProducing()
+        elif self._exchange is None and not self._lingering:
+            self._arm(self.factory.limits.keep_alive)
+
+    def stopProducing(self) -> None:
+        """The transport is gone; C{connectionLost} follows."""
+
+    def answered(self, exchange: Exchange) -> None:
+        """The present answer is complete: go on with the next request, or close."""
+        self._exchange = None
+        self._producer = None
+        if self.factory.finished is not None:
+            self.factory.finished(exchange)
+        if self._unread or (self._body_open and not self._drain_body()):
+            self._linger()
+        elif not exchange.keep or self.must_close:
+            self._close()
+        else:
+            self._arm(self.factory.limits.keep_alive)
+            self.transport.resumeProducing()
+            self._pump()
+
+    def _drain_body(self) -> bool:
+        """
+        Answered before the body was whole. Read on if little is left and the client will
+        not notice; whether that was possible.
+        """
+        reader, limit = self._reader, self.factory.limits.drain
+        if reader.left_of_body > limit:
+            return False
+        try:
+            while (event := reader.next_event()) is not END:
+                if event is None:
+                    return False
+        except MatrixError:
+            return False
+        self._body_open = False
+        return True
+
+    def _refuse(self, error: MatrixError) -> None:
+        """The client broke the protocol: say so if an answer can still be sent, and close."""
+        self.must_close = self._unread = True
+        exchange, sink = self._exchange, self._sink
+        if exchange is None:
+            nothing = RequestHead(b"", b"", True, Fields([]))
+            exchange = self._exchange = Exchange(self, nothing, self.factory.next_id())
+        elif self._body_open and sink is not None:
+            self._sink = None
+            sink.body_lost(error)
+        self._body_open = False
+        exchange.keep = False
+        exchange.fail(error)
+
+    def _linger(self) -> None:
+        """Close, but let the client read its answer first: bytes of its that we never read
+        would reset the connection (RFC 9112 section 9.6)."""
+        self._lingering = True
+        self._body_open = False
+        self.transport.resumeProducing()
+        self._arm(self.factory.limits.linger)
+
+    def _close(self) -> None:
+        self.deadline = inf
+        self.transport.loseConnection()
+
+    def close_if_idle(self) -> None:
+        """Close between requests; otherwise after the present answer."""
+        if self._exchange is None and self._tunnel is None:
+            self._close()
+
+    def abort(self) -> None:
+        """Cut the client off."""
+        self.deadline = inf
+        self.transport.abortConnection()
+
+    # changing protocol
+
+    def hand_over(self, protocol: IProtocol) -> ITransport:
+        """From now on everything that comes is for C{protocol}."""
+        self._tunnel = protocol
+        self._producer = None
+        transport = cast(ITransport, self.transport)
+        protocol.makeConnection(transport)
+        rest = self._reader.take_rest()
+        if rest:
+            protocol.dataReceived(rest)
+        return transport
+
+    # ending
+
+    def expired(self) -> None:
+        """The deadline has passed; what was due depends on where we are."""
+        if self._lingering:
+            self._close()
+        elif self._tunnel is not None or self._stalled:
+            self._note("silent")
+            self.abort()
+        elif self._exchange is not None:
+            self._refuse(RequestTimeout("The body stopped coming.", reason="body-silence"))
+        elif self._in_head:
+            self._refuse(RequestTimeout("The head did not arrive in time.", reason="head-time"))
+        else:
+            self._close()
+
+    def _note(self, reason: str) -> None:
+        if self._exchange is not None:
+            self._exchange.close_reason = self._exchange.close_reason or reason
+
+    def readConnectionLost(self) -> bool:
+        """The client will send no more; it may still read an answer it is owed."""
+        if self._exchange is not None and self._body_open:
+            self._refuse(BadRequest("The body ended early.", reason="body-cut"))
+            return False
+        self.must_close = True
+        return self._exchange is not None and self._tunnel is None
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # type: ignore[no-untyped-call]  # noqa: B008
+        self.deadline = inf
+        self.factory.connections.discard(self)
+        tunnel, self._tunnel = self._tunnel, None
+        exchange, self._exchange = self._exchange, None
+        sink, self._sink = self._sink, None
+        self._producer = None
+        if tunnel is not None:
+            tunnel.connectionLost(reason)
+        if exchange is None:
+            return
+        if self._body_open and sink is not None:
+            sink.body_lost(ClientGone("The client left before the body was whole."))
+        if not exchange.over and tunnel is None:
+            exchange.status = ClientGone.status if not exchange.begun else exchange.status
+            exchange.close_reason = exchange.close_reason or ClientGone.slug
+        exchange.client_gone()
+        if self.factory.finished is not None:
+            self.factory.finished(exchange)

@@ -1,0 +1,204 @@
+"""The machine's side: connections to one boot of one machine, kept and reused."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+from typing import Protocol as Shape
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol
+from twisted.python.failure import Failure
+
+from matrix.errors import GatewayTimeout
+from matrix.http._limits import Limits
+from matrix.http._reader import ResponseReader
+from matrix.net.interfaces import IWheel
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds for a connection on the mesh or this machine; longer means that nobody is there."""
+
+
+class Work(Shape):
+    """What an upstream connection is busy with: a relay or a tunnel."""
+
+    def response_data(self, data: bytes) -> None:
+        """Bytes from the machine."""
+
+    def upstream_lost(self) -> None:
+        """The connection is gone."""
+
+    def upstream_silent(self) -> None:
+        """The deadline that was armed on the connection has passed."""
+
+
+class Counters:
+    """What happened towards machines, in this process; read by the metrics."""
+
+    __slots__ = ("connected", "failed", "retried", "reused")
+
+    def __init__(self) -> None:
+        self.connected = 0
+        self.failed = 0
+        self.retried = 0
+        self.reused = 0
+
+
+class Upstream(Protocol):
+    """One connection to a machine; serves one request at a time."""
+
+    transport: Any
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.reader = ResponseReader(backend.limits)
+        self.work: Work | None = None
+        self.reusable = True
+        self.deadline = inf
+        self.wheel_slot = 0
+
+    def dataReceived(self, data: bytes) -> None:
+        work = self.work
+        if work is not None:
+            work.response_data(data)
+        else:
+            # An answer to nothing would be taken for the next request's: a poisoned socket.
+            self.transport.abortConnection()
+
+    def arm(self, seconds: float) -> None:
+        """Let the machine be silent for so long."""
+        self.backend.wheel.arm(self, seconds)
+
+    def expired(self) -> None:
+        if self.work is None:
+            self.transport.loseConnection()
+        elif self.transport.paused:
+            self.arm(self.backend.limits.body_silence)  # it is us who do not read
+        else:
+            self.work.upstream_silent()
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # type: ignore[no-untyped-call]  # noqa: B008
+        self.deadline = inf
+        self.backend.forget(self)
+        work, self.work = self.work, None
+        if work is not None:
+            work.upstream_lost()
+
+
+class _UpstreamFactory(Factory):
+    noisy = False
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def buildProtocol(self, addr: IAddress | None) -> Upstream:
+        return Upstream(self._backend)
+
+
+class Backend:
+    """
+    The connections to one boot of one machine, and the work that is under way on them.
+
+    A suspended machine's connections look alive and are dead, so a backend is closed with
+    its boot or suspend and never used again.
+    """
+
+    def __init__(
+        self,
+        endpoint: IStreamClientEndpoint,
+        wheel: IWheel,
+        limits: Limits,
+        counters: Counters,
+        idle_time: float,
+    ) -> None:
+        """@param idle_time: seconds an unused connection is kept; below the machine's own
+        keep-alive time, or requests race its close."""
+        self.wheel = wheel
+        self.limits = limits
+        self.counters = counters
+        self.used_at = wheel.now
+        """When the machine was last in use, by the wheel's clock."""
+        self.requests = 0
+        """Requests under way, streams not counted: while there are any it is in use."""
+        self.streams: set[Any] = set()
+        """Event streams and WebSockets under way; each has C{drain(reason)}."""
+        self.closed = False
+        self._endpoint = endpoint
+        self._factory = _UpstreamFactory(self)
+        self._idle_time = idle_time
+        self._idle: list[Upstream] = []
+
+    def take(self) -> Upstream | None:
+        """An idle connection, the most recently used first."""
+        while self._idle:
+            upstream = self._idle.pop()
+            upstream.deadline = inf
+            if not upstream.transport.disconnecting:
+                self.counters.reused += 1
+                return upstream
+        return None
+
+    def put(self, upstream: Upstream) -> None:
+        """Keep a connection whose answer is complete for the next request."""
+        upstream.work = None
+        if self.closed:
+            upstream.transport.loseConnection()
+            return
+        upstream.transport.resumeProducing()
+        upstream.arm(self._idle_time)
+        self._idle.append(upstream)
+
+    async def connect(self) -> Upstream:
+        """
+        A new connection.
+
+        @raise OSError: refused, or nobody there.
+        @raise GatewayTimeout: no answer within L{CONNECT_TIMEOUT}.
+        """
+        attempt: Any = self._endpoint.connect(self._factory)
+        limit = _ConnectLimit(attempt)
+        self.wheel.arm(limit, CONNECT_TIMEOUT)
+        try:
+            upstream: Upstream = await attempt
+        except BaseException:
+            self.counters.failed += 1
+            if limit.passed:
+                raise GatewayTimeout("The machine accepts no connection.") from None
+            raise
+        finally:
+            limit.deadline = inf
+        self.counters.connected += 1
+        return upstream
+
+    def forget(self, upstream: Upstream) -> None:
+        """The connection is gone."""
+        if upstream in self._idle:
+            self._idle.remove(upstream)
+
+    def drain(self, reason: str) -> None:
+        """End the streams properly: the machine goes to sleep or away."""
+        for stream in list(self.streams):
+            stream.drain(reason)
+
+    def close(self) -> None:
+        """Use no connection again; what is under way goes on."""
+        self.closed = True
+        idle, self._idle = self._idle, []
+        for upstream in idle:
+            upstream.transport.abortConnection()
+
+
+class _ConnectLimit:
+    """Cancels a connection attempt that takes too long."""
+
+    def __init__(self, attempt: Deferred[Any]) -> None:
+        self.deadline = inf
+        self.wheel_slot = 0
+        self.passed = False
+        self._attempt = attempt
+
+    def expired(self) -> None:
+        self.passed = True
+        self._attempt.cancel()

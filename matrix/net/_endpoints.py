@@ -1,0 +1,245 @@
+"""Listeners and connectors on the event loop's native transports, as Twisted endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import ssl
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+    IStreamServerEndpoint,
+)
+from zope.interface import implementer
+
+from matrix.errors import ConfigurationError
+from matrix.model import Address
+from matrix.net._transport import NativeTransport
+
+BACKLOG = 4096
+"""Connections the kernel queues for us: a crowd that arrives within one loop iteration."""
+
+SHUTDOWN_TIMEOUT = 5.0
+"""Seconds to wait for a peer's TLS close_notify before the socket is closed without it."""
+
+
+def event_loop(reactor: Any) -> asyncio.AbstractEventLoop:
+    """
+    The asyncio loop that the reactor runs on.
+
+    @raise ConfigurationError: it runs on none.
+    """
+    loop = getattr(reactor, "_asyncioEventloop", None)
+    if not isinstance(loop, asyncio.AbstractEventLoop):
+        raise ConfigurationError(
+            f"the reactor is {type(reactor).__name__}; Matrix needs the asyncio reactor: "
+            "leave out --reactor, or give --reactor=asyncio"
+        )
+    return loop
+
+
+def parse_listen(text: str) -> Address:
+    """
+    Where to listen: C{HOST:PORT}, C{:PORT} (all addresses), C{unix:/path} or
+    C{tcp:HOST:PORT}.
+
+    @raise ConfigurationError: it is none of these.
+    """
+    if text.startswith(("unix:", "tcp:")):
+        return Address.parse(text)
+    if text.startswith(":"):
+        text = "[::]" + text
+    return Address.parse(f"tcp:{text}")
+
+
+def bind(address: Address, *, reuse_port: bool = False) -> list[socket.socket]:
+    """
+    Bind and listen, now: a port in use must end the program, not be found out later.
+
+    A name such as C{localhost} may stand for several addresses; all are bound, to the
+    same port. A unix socket is made with mode 0600; a stale one is replaced.
+
+    @raise ConfigurationError: it cannot be bound; says why in one line.
+    """
+    try:
+        if address.path is not None:
+            return [_bind_unix(address.path)]
+        return _bind_tcp(address.host or "::", address.port or 0, reuse_port)
+    except OSError as error:
+        hint = {
+            errno.EADDRINUSE: "another program listens there already",
+            errno.EACCES: "this user may not (ports below 1024 need CAP_NET_BIND_SERVICE)",
+            errno.EADDRNOTAVAIL: "this machine has no such address",
+        }.get(error.errno or 0, error.strerror or str(error))
+        raise ConfigurationError(f"cannot listen on {address}: {hint}") from None
+
+
+def _bind_unix(path: str) -> socket.socket:
+    if Path(path).exists() and stat.S_ISSOCK(os.stat(path).st_mode):
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(path) == 0:
+                raise OSError(errno.EADDRINUSE, "in use")
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX)
+    old = os.umask(0o177)
+    try:
+        listener.bind(path)
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.umask(old)
+    listener.listen(BACKLOG)
+    return listener
+
+
+def _bind_tcp(host: str, port: int, reuse_port: bool) -> list[socket.socket]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    listeners: list[socket.socket] = []
+    try:
+        for family, *_, place in dict.fromkeys(found):
+            try:
+                listeners.append(_listen_on(family, place, port, reuse_port, host == "::"))
+            except OSError as error:
+                # A name's IPv6 half is worth nothing where the kernel has no IPv6.
+                no_ipv6 = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+                if family != socket.AF_INET6 or error.errno not in no_ipv6 or len(found) == 1:
+                    raise
+            else:
+                port = port or listeners[0].getsockname()[1]
+    except OSError:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
+
+
+def _listen_on(
+    family: int, place: Any, port: int, reuse_port: bool, dual_stack: bool
+) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual_stack)
+        listener.bind((place[0], port, *place[2:]))
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+@implementer(IListeningPort)
+class NativePort:
+    """A listening socket that can be closed."""
+
+    def __init__(self, server: asyncio.AbstractServer, listener: socket.socket) -> None:
+        self._server = server
+        self._listener = listener
+        self._path = listener.getsockname() if listener.family == socket.AF_UNIX else None
+
+    def getHost(self) -> Any:
+        return self._listener.getsockname()
+
+    def startListening(self) -> None:
+        """It listens since it was made."""
+
+    def stopListening(self) -> Deferred[None] | None:
+        """Accept no more; connections that are open stay."""
+        self._server.close()
+        self._listener.close()
+        if self._path:
+            Path(self._path).unlink(missing_ok=True)
+        return None
+
+
+@implementer(IStreamServerEndpoint)
+class NativeServerEndpoint:
+    """Accepts connections from a listening socket, with TLS if a context is given."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        listener: socket.socket,
+        tls: ssl.SSLContext | None = None,
+        handshake_timeout: float = 10.0,
+    ) -> None:
+        """@param handshake_timeout: seconds for the TLS handshake."""
+        self._loop = loop
+        self._listener = listener
+        self._tls = tls
+        self._handshake_timeout = handshake_timeout
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        return Deferred.fromCoroutine(_serve(self._listening(protocolFactory), self._listener))
+
+    def _listening(self, factory: IProtocolFactory) -> Deferred[asyncio.AbstractServer]:
+        limits: dict[str, Any] = {}
+        if self._tls is not None:
+            limits = {
+                "ssl": self._tls,
+                "ssl_handshake_timeout": self._handshake_timeout,
+                "ssl_shutdown_timeout": SHUTDOWN_TIMEOUT,
+            }
+        make = _native(factory)
+        if self._listener.family == socket.AF_UNIX:
+            serving = self._loop.create_unix_server(make, sock=self._listener, **limits)
+        else:
+            serving = self._loop.create_server(make, sock=self._listener, backlog=BACKLOG, **limits)
+        return Deferred.fromFuture(self._loop.create_task(serving))
+
+
+async def _serve(
+    serving: Deferred[asyncio.AbstractServer], listener: socket.socket
+) -> IListeningPort:
+    return NativePort(await serving, listener)
+
+
+def _native(factory: IProtocolFactory) -> Callable[[], NativeTransport]:
+    def make() -> NativeTransport:
+        protocol = factory.buildProtocol(None)  # type: ignore[arg-type]
+        if protocol is None:
+            raise ConnectionRefusedError("refused by the factory")
+        return NativeTransport(protocol)
+
+    return make
+
+
+@implementer(IStreamClientEndpoint)
+class NativeClientEndpoint:
+    """Connects to an address."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, address: Address) -> None:
+        self._loop = loop
+        self._address = address
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        Fires with the connected protocol, or fails with an L{OSError}. No time limit of its
+        own: cancel the Deferred.
+        """
+        make, address = _native(protocolFactory), self._address
+        if address.path is not None:
+            connecting = self._loop.create_unix_connection(make, address.path)
+        else:
+            connecting = self._loop.create_connection(make, str(address.host), address.port or 0)
+        connected = Deferred.fromFuture(self._loop.create_task(connecting))
+        return connected.addCallback(_protocol)
+
+
+def _protocol(pair: tuple[asyncio.BaseTransport, NativeTransport]) -> IProtocol:
+    return pair[1].protocol

@@ -1,0 +1,137 @@
+"""Thin adapters that let Twisted protocols run on the event loop's native transports."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IProtocol, IPushProducer, ITransport
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+WRITE_HIGH_WATER = 64 * 1024
+"""Unsent bytes above which the producer is paused: the back-pressure bound of the data path."""
+
+_DONE = Failure(ConnectionDone())  # type: ignore[no-untyped-call]
+
+
+def _unconnected(data: bytes) -> None:
+    raise RuntimeError("not connected yet")
+
+
+@implementer(ITransport, IPushProducer)
+class NativeTransport(asyncio.Protocol):
+    """
+    One connection: an asyncio protocol towards the loop, a Twisted transport towards
+    the protocol.
+
+    C{data_received} is the protocol's own C{dataReceived} and C{write} the loop's own
+    C{write}, so the adapter costs nothing per read or write.
+    """
+
+    def __init__(self, protocol: IProtocol) -> None:
+        self.protocol = protocol
+        self.data_received = protocol.dataReceived  # type: ignore[method-assign]
+        self.write: Callable[[bytes], None] = _unconnected
+        self.disconnecting = False
+        self._producer: Any = None
+        self.paused = False
+        self._full = False
+        self._aborted = False
+
+    # towards the loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._native = native = cast(asyncio.Transport, transport)
+        native.set_write_buffer_limits(high=WRITE_HIGH_WATER)
+        self.write = native.write
+        self.protocol.makeConnection(self)
+
+    def eof_received(self) -> bool:
+        """Keep a plain connection half-open if the protocol wants to answer still; the
+        loop's TLS cannot be half-closed."""
+        half_closed = getattr(self.protocol, "readConnectionLost", None)
+        return half_closed is not None and bool(half_closed()) and not self.tls_version()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.disconnecting = True
+        self._producer = None
+        if self._aborted:
+            reason = Failure(ConnectionAborted())  # type: ignore[no-untyped-call]
+        elif exc is None:
+            reason = _DONE
+        else:
+            reason = Failure(ConnectionLost(str(exc)))  # type: ignore[no-untyped-call]
+        self.protocol.connectionLost(reason)
+        # The loop may keep this object a little longer; the protocol need not wait for it.
+        del self.data_received
+
+    def pause_writing(self) -> None:
+        self._full = True
+        if self._producer is not None:
+            self._producer.pauseProducing()
+
+    def resume_writing(self) -> None:
+        self._full = False
+        if self._producer is not None:
+            self._producer.resumeProducing()
+
+    # towards the protocol: ITransport
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        self.write(b"".join(data))
+
+    def loseConnection(self, reason: Failure | None = None) -> None:
+        """Close once everything written is sent."""
+        if not self.disconnecting:
+            self.disconnecting = True
+            self._native.close()
+
+    def abortConnection(self) -> None:
+        """Close now; what is unsent is lost, and the peer can tell."""
+        self.disconnecting = True
+        self._aborted = True
+        self._native.abort()
+
+    def getPeer(self) -> Any:
+        """The peer's address as the socket gives it: C{(host, port, ...)}, or a path."""
+        return self._native.get_extra_info("peername")
+
+    def getHost(self) -> Any:
+        """Our own address, in the same form."""
+        return self._native.get_extra_info("sockname")
+
+    def tls_version(self) -> str:
+        """C{TLSv1.3} and so on; empty on a plain connection."""
+        tls: ssl.SSLObject | None = self._native.get_extra_info("ssl_object")
+        return (tls.version() or "") if tls is not None else ""
+
+    # towards the protocol: flow control
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Pause C{producer} (an L{IPushProducer}) while more than 64 KiB are unsent."""
+        if not streaming:
+            raise ValueError("only push producers: the loop tells us when to pause")
+        self._producer = producer
+        if self._full:
+            producer.pauseProducing()
+
+    def unregisterProducer(self) -> None:
+        self._producer = None
+
+    def pauseProducing(self) -> None:
+        """Read no more for now."""
+        if not self.paused and not self.disconnecting:
+            self.paused = True
+            self._native.pause_reading()
+
+    def resumeProducing(self) -> None:
+        if self.paused and not self.disconnecting:
+            self.paused = False
+            self._native.resume_reading()
+
+    def stopProducing(self) -> None:
+        self.loseConnection()

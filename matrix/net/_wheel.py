@@ -1,0 +1,76 @@
+"""One coarse timer for every deadline of the process: re-arming costs two comparisons."""
+
+from __future__ import annotations
+
+from math import inf
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from matrix.net.interfaces import IWheel, Timed
+
+TICK = 0.25
+"""Seconds between two looks at the deadlines: limits are whole seconds, so this is exact
+enough, and four wake-ups a second cost nothing."""
+
+_log = Logger()
+
+
+@implementer(IWheel)
+class Wheel:
+    """
+    Deadlines in slots of one tick each.
+
+    An item stays in the slot it was first put in; a deadline that moved later meanwhile is
+    noticed when that slot comes up. So moving a deadline later, which connections do on
+    every read, is a mere assignment.
+    """
+
+    def __init__(self, clock: IReactorTime, tick: float = TICK) -> None:
+        self._clock = clock
+        self._tick = tick
+        self._slots: dict[int, list[Timed]] = {}
+        self._call: IDelayedCall | None = None
+        self.now: float = clock.seconds()
+        """The time of the last tick, in the clock's seconds: cheap, and good enough here."""
+        self._current = int(self.now / tick)
+
+    def start(self) -> None:
+        self._call = self._clock.callLater(self._tick, self._turn)
+
+    def stop(self) -> None:
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+        self._call = None
+
+    def arm(self, item: Timed, seconds: float) -> None:
+        """Let C{item} expire after so many seconds from now, and no earlier."""
+        item.deadline = deadline = self.now + seconds
+        slot = int(deadline / self._tick) + 1
+        if not item.wheel_slot or slot < item.wheel_slot:
+            item.wheel_slot = slot
+            self._slots.setdefault(slot, []).append(item)
+
+    def _turn(self) -> None:
+        self._call = self._clock.callLater(self._tick, self._turn)
+        self.now = now = self._clock.seconds()
+        current = int(now / self._tick)
+        while self._current < current:
+            self._current += 1
+            for item in self._slots.pop(self._current, ()):
+                if item.wheel_slot == self._current:
+                    self._due(item, now)
+
+    def _due(self, item: Timed, now: float) -> None:
+        item.wheel_slot = 0
+        if item.deadline <= now:
+            item.deadline = inf
+            try:
+                item.expired()
+            except Exception:  # noqa: BLE001 -- one item's fault must not stop all deadlines
+                _log.failure("deadline of {item!r} failed", item=item)
+        elif item.deadline != inf:
+            slot = max(int(item.deadline / self._tick) + 1, self._current + 1)
+            item.wheel_slot = slot
+            self._slots.setdefault(slot, []).append(item)

@@ -1,0 +1,29 @@
+"""What other rooms need of the network room."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from zope.interface import Attribute, Interface
+
+
+class Timed(Protocol):
+    """Something with a deadline."""
+
+    deadline: float
+    """When L{expired} is due, by the wheel's C{now}; C{inf} for never."""
+    wheel_slot: int
+    """The wheel's own note; 0 at first."""
+
+    def expired(self) -> None:
+        """The deadline has passed. May arm anew."""
+
+
+class IWheel(Interface):
+    """Every deadline of the process, kept coarsely and cheaply."""
+
+    now: float = Attribute("The time of the last tick, in seconds.")
+
+    def arm(item: Timed, seconds: float) -> None:
+        """Let C{item} expire so many seconds from now. To disarm, set C{item.deadline} to
+        C{inf}."""
