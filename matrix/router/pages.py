@@ -15,8 +15,8 @@ from markupsafe import Markup
 from matrix.errors import MatrixError, Unauthorized
 
 Page = tuple[list[tuple[bytes, bytes]], bytes]
-"""The header fields that describe the page, and its body. The status, and the fields that
-belong to the error (C{Retry-After}, C{WWW-Authenticate}), are the caller's."""
+"""The header fields that describe the page, and its body. The status, and the fields of the
+error (L{matrix.http.problem.error_headers}), are the caller's."""
 
 WAKE_EVENTS: Final = "/-/wake/events"
 SIGN_IN: Final = "/-/signin"
@@ -86,9 +86,10 @@ class Pages:
         self._error = environment.get_template("error.html")
         self._signed_out = environment.get_template("signed_out.html")
         self._still = _headers(f"style-src {_hash(style)}")
-        self._live = _headers(
-            f"style-src {_hash(style)}; script-src {_hash(script)}; connect-src 'self'"
-        )
+        self._live = [
+            *_headers(f"style-src {_hash(style)}; script-src {_hash(script)}; connect-src 'self'"),
+            (b"cache-control", b"no-store"),
+        ]
 
     def waking(self, request_id: str, wanted: str, estimate_s: float | None) -> Page:
         """
@@ -168,7 +169,6 @@ def _headers(sources: str) -> list[tuple[bytes, bytes]]:
     return [
         (b"content-type", b"text/html; charset=utf-8"),
         (b"content-security-policy", policy.encode("ascii")),
-        (b"cache-control", b"no-store"),
         (b"referrer-policy", b"same-origin"),
         (b"x-content-type-options", b"nosniff"),
     ]

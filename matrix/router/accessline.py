@@ -1,0 +1,128 @@
+"""One finished request as one line of JSON, without the tokens it may have carried. Pure."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii as _quote
+from typing import Final, NamedTuple
+from urllib.parse import unquote_to_bytes
+
+TARGET_LIMIT: Final = 2048
+"""Bytes of a target that are logged: no ordinary URL is longer, and a client must not fill
+the disk with 16 KiB for each request that is refused."""
+
+SECRET_PARAMETERS: Final = frozenset(
+    {
+        b"access_token", b"api_key", b"apikey", b"code", b"id_token", b"jwt", b"password",
+        b"provider_token", b"refresh_token", b"secret", b"ticket", b"token", b"token_hash",
+    }
+)  # fmt: skip
+"""Query parameters whose values are credentials, with us, Supabase or OAuth (RFC 6749,
+RFC 6750 section 2.3)."""
+
+REDACTED: Final = b"REDACTED"
+
+# Whatever could be the name of one of them, encoded names included: most queries have
+# nothing of the sort, and are not taken apart.
+_SUSPECT = re.compile(rb"(?i)api|code|jwt|password|secret|ticket|token|%")
+
+# A JWS in compact form starts with the base64 of '{"' (RFC 7515 section 3.1): it may be in
+# a path, or inside an encoded URL that is itself a parameter.
+_TOKEN = re.compile(rb"eyJ[\w-]{8,}(?:\.|%2[eE])[\w.%-]+")
+
+
+class Record(NamedTuple):
+    """
+    What is known of a request once it is over. Durations are in seconds, C{None} for a
+    phase that it did not go through.
+    """
+
+    time: float
+    """When it came: unix seconds."""
+    request_id: str
+    user_id: str | None
+    method: bytes
+    target: bytes
+    status: int
+    bytes_in: int
+    """Of the request's body, or of an upgraded connection, from the client."""
+    bytes_out: int
+    """Of the answer's body, or of an upgraded connection, to the client."""
+    auth_s: float | None
+    route_s: float | None
+    wake_s: float | None
+    ready_s: float | None
+    upstream_s: float | None
+    total_s: float
+    wake_cause: str | None
+    peer: str
+    """The client's address."""
+    tls: str | None
+    """The TLS version of the client's connection."""
+    close_reason: str | None
+    """Why the connection ended with this request, if it did."""
+
+
+def format_record(record: Record) -> str:
+    """
+    The line for a record, with its line feed. Fields that have no value are left out.
+    """
+    # Written out because it runs for each request: json.dumps of a dictionary takes twice
+    # as long.
+    (time, request_id, user, method, target, status, bytes_in, bytes_out,
+     auth, route, wake, ready, upstream, total, cause, peer, tls, close) = record  # fmt: skip
+    path = redact(target)[:TARGET_LIMIT]
+    return "".join(
+        (
+            f'{{"time":"{_rfc3339(time)}","id":{_quote(request_id)}',
+            "" if user is None else f',"user":{_quote(user)}',
+            f',"method":{_quote(_text(method))},"path":{_quote(_text(path))},"status":{status}'
+            f',"bytes_in":{bytes_in},"bytes_out":{bytes_out}',
+            "" if auth is None else ',"auth_ms":%.3f' % (auth * 1000),
+            "" if route is None else ',"route_ms":%.3f' % (route * 1000),
+            "" if wake is None else ',"wake_ms":%.3f' % (wake * 1000),
+            "" if ready is None else ',"ready_ms":%.3f' % (ready * 1000),
+            "" if upstream is None else ',"upstream_ms":%.3f' % (upstream * 1000),
+            ',"total_ms":%.3f' % (total * 1000),
+            "" if cause is None else f',"wake":{_quote(cause)}',
+            f',"client":{_quote(peer)}',
+            "" if tls is None else f',"tls":{_quote(tls)}',
+            "" if close is None else f',"close":{_quote(close)}',
+            "}\n",
+        )
+    )
+
+
+def redact(target: bytes) -> bytes:
+    """The target without the values of L{SECRET_PARAMETERS}, and without any JWT."""
+    path, mark, query = target.partition(b"?")
+    if query and _SUSPECT.search(query):
+        target = path + mark + b"&".join(map(_redact_parameter, query.split(b"&")))
+    return _TOKEN.sub(REDACTED, target) if b"eyJ" in target else target
+
+
+def _redact_parameter(parameter: bytes) -> bytes:
+    # Some servers still take ";" for a separator.
+    if b";" in parameter:
+        return b";".join(map(_redact_parameter, parameter.split(b";")))
+    name, equals, _ = parameter.partition(b"=")
+    plain = unquote_to_bytes(name) if b"%" in name else name
+    if equals and plain.strip(b" +").lower().replace(b"-", b"_") in SECRET_PARAMETERS:
+        return name + equals + REDACTED
+    return parameter
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "backslashreplace")
+
+
+def _rfc3339(seconds: float) -> str:
+    thousandths = int(seconds * 1000)
+    return f"{_whole_second(thousandths // 1000)}.{thousandths % 1000:03d}Z"
+
+
+@lru_cache(maxsize=16)  # the requests of one batch came within a few seconds
+def _whole_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]

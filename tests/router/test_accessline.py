@@ -1,0 +1,167 @@
+"""Whatever a request holds, its line is one JSON object, and holds no token."""
+
+import json
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from matrix.router.accessline import (
+    SECRET_PARAMETERS,
+    TARGET_LIMIT,
+    Record,
+    format_record,
+    redact,
+)
+
+WARM = Record(
+    time=1_795_355_619.5,
+    request_id="01JDC8Z2Q4",
+    user_id="0a1b2c3d-0000-4000-8000-00000000000a",
+    method=b"GET",
+    target=b"/files?path=/a",
+    status=200,
+    bytes_in=0,
+    bytes_out=1024,
+    auth_s=0.00001,
+    route_s=0.000004,
+    wake_s=None,
+    ready_s=None,
+    upstream_s=0.0021,
+    total_s=0.0022,
+    wake_cause=None,
+    peer="203.0.113.9",
+    tls="TLSv1.3",
+    close_reason=None,
+)
+
+JWT = b"eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl"
+
+durations = st.none() | st.floats(0, 1e6)
+texts = st.none() | st.text()
+records = st.builds(
+    Record,
+    time=st.floats(0, 4e9),
+    request_id=st.text(),
+    user_id=texts,
+    method=st.binary(),
+    target=st.binary(),
+    status=st.integers(100, 999),
+    bytes_in=st.integers(0),
+    bytes_out=st.integers(0),
+    auth_s=durations,
+    route_s=durations,
+    wake_s=durations,
+    ready_s=durations,
+    upstream_s=durations,
+    total_s=st.floats(0, 1e6),
+    wake_cause=texts,
+    peer=st.text(),
+    tls=texts,
+    close_reason=texts,
+)
+
+
+class FormatTests(SynchronousTestCase):
+    def test_warm_request(self) -> None:
+        self.assertEqual(
+            json.loads(format_record(WARM)),
+            {
+                "time": "2026-11-22T13:53:39.500Z",
+                "id": "01JDC8Z2Q4",
+                "user": "0a1b2c3d-0000-4000-8000-00000000000a",
+                "method": "GET",
+                "path": "/files?path=/a",
+                "status": 200,
+                "bytes_in": 0,
+                "bytes_out": 1024,
+                "auth_ms": 0.01,
+                "route_ms": 0.004,
+                "upstream_ms": 2.1,
+                "total_ms": 2.2,
+                "client": "203.0.113.9",
+                "tls": "TLSv1.3",
+            },
+        )
+
+    def test_a_wake_and_an_end_of_connection_show(self) -> None:
+        line = WARM._replace(
+            wake_s=0.412, ready_s=0.05, wake_cause="request", close_reason="client-gone"
+        )
+        found = json.loads(format_record(line))
+        self.assertEqual((found["wake_ms"], found["ready_ms"]), (412.0, 50.0))
+        self.assertEqual((found["wake"], found["close"]), ("request", "client-gone"))
+
+    def test_refused_request_has_no_user(self) -> None:
+        found = json.loads(format_record(WARM._replace(user_id=None, tls=None, auth_s=None)))
+        self.assertFalse({"user", "tls", "auth_ms"} & found.keys())
+
+    def test_a_long_target_is_cut_after_its_tokens_are_gone(self) -> None:
+        filler = b"/" + b"a" * (TARGET_LIMIT - 10)
+        line = format_record(WARM._replace(target=filler + b"?token=abcdefgh"))
+        self.assertEqual(len(json.loads(line)["path"]), TARGET_LIMIT)
+        self.assertNotIn("abc", line)
+
+    def test_bytes_that_are_no_text_are_shown_escaped(self) -> None:
+        found = json.loads(format_record(WARM._replace(target=b"/\xff\xc3\xa4\n")))
+        self.assertEqual(found["path"], "/\\xff\u00e4\n")
+
+    @given(records)
+    @example(WARM._replace(target=b'/"\\\x00\r\n\x7f'))
+    @example(WARM._replace(peer="\ud800"))
+    def test_every_line_is_one_json_object(self, record: Record) -> None:
+        line = format_record(record)
+        self.assertTrue(line.endswith("\n"))
+        self.assertEqual(line.count("\n"), 1)
+        self.assertTrue(line.isascii())
+        found = json.loads(line)
+        self.assertEqual(found["status"], record.status)
+        self.assertEqual(found["id"], record.request_id)
+        self.assertEqual(found.get("close"), record.close_reason)
+        self.assertRegex(found["time"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")
+
+
+class RedactTests(SynchronousTestCase):
+    def test_each_secret_parameter_loses_its_value(self) -> None:
+        for name in SECRET_PARAMETERS:
+            self.assertEqual(
+                redact(b"/a?x=1&" + name + b"=s3cret"), b"/a?x=1&" + name + b"=REDACTED"
+            )
+
+    def test_other_spellings(self) -> None:
+        for name in (b"Access_Token", b"access-token", b"%61ccess_token", b"access%5Ftoken",
+                     b"+token", b"%20token", b"API-KEY"):  # fmt: skip
+            self.assertNotIn(b"s3cret", redact(b"/?" + name + b"=s3cret"), name)
+
+    def test_every_occurrence_and_odd_separators(self) -> None:
+        self.assertEqual(
+            redact(b"/?token=a&token=b=c;token=d&&y"),
+            b"/?token=REDACTED&token=REDACTED;token=REDACTED&&y",
+        )
+        self.assertNotIn(b"s3cret", redact(b"/?x=1;jwt=s3cret?jwt=s3cret"))
+
+    def test_jwts_anywhere(self) -> None:
+        for target in (
+            b"/t/" + JWT,
+            b"/?next=%2F%3Ft%3D" + JWT,
+            b"/?q=" + JWT.replace(b".", b"%2E"),
+        ):
+            self.assertNotIn(b"c2lnbmF0dXJl", redact(target))
+
+    def test_the_rest_stays_as_it_was(self) -> None:
+        for target in (b"/", b"*", b"/a?", b"/a?tokens=1&my_code_x=2", b"/?x=%zz&%", b"/eyJ/a.b",
+                       b"/?token", b"/a?b?c=d;e=f"):  # fmt: skip
+            self.assertEqual(redact(target), target)
+
+    @given(
+        st.lists(st.tuples(st.binary(max_size=5), st.binary(max_size=5)), max_size=3),
+        st.sampled_from(sorted(SECRET_PARAMETERS)),
+        st.sampled_from([b"&", b";"]),
+    )
+    def test_no_neighbour_hides_a_secret(
+        self, others: list[tuple[bytes, bytes]], name: bytes, separator: bytes
+    ) -> None:
+        query = b"".join(key + b"=" + value + separator for key, value in others)
+        found = redact(b"/?" + query + name + b"=s3cret" + separator + b"z=1")
+        self.assertNotIn(b"s3cret", found)
+        self.assertTrue(found.endswith(separator + b"z=1"))
