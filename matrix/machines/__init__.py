@@ -1,0 +1,22 @@
+"""Machines: who makes, starts, suspends and destroys them, and what may follow what."""
+
+from matrix.machines._local import LocalProvider
+from matrix.machines._memory import MemoryFleet, MemoryProvider
+from matrix.machines.interfaces import (
+    IProvider,
+    MachineGone,
+    Observed,
+    ProviderError,
+    Started,
+)
+
+__all__ = [
+    "IProvider",
+    "LocalProvider",
+    "MachineGone",
+    "MemoryFleet",
+    "MemoryProvider",
+    "Observed",
+    "ProviderError",
+    "Started",
+]

@@ -106,6 +106,22 @@ def user_members(uid: int) -> list[Process]:
     return _living(lambda stat: _real_uid(stat.process.pid) == uid)
 
 
+def marked_members(mark: str) -> list[Process]:
+    """
+    The living processes that were started with C{mark}, a C{NAME=value}, in their
+    environment; only those whose environment we may read. Call it in a thread.
+    """
+    needle = b"\0" + mark.encode("utf-8", "surrogateescape") + b"\0"
+    return _living(lambda stat: needle in b"\0" + _environment(stat.process.pid))
+
+
+def _environment(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return b""
+
+
 def _real_uid(pid: int) -> int | None:
     try:
         with open(f"/proc/{pid}/status", "rb") as file:

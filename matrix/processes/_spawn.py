@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -41,6 +40,7 @@ def spawn(
     writable: Sequence[Path] = (),
     limits: Mapping[int, int] | None = None,
     pid_file: Path | None = None,
+    hold: Sequence[int] = (),
 ) -> Process:
     """
     Start a program detached from us: its own session and process group (it leads both),
@@ -64,6 +64,8 @@ def spawn(
     @param limits: C{resource.RLIMIT_*} to value, soft and hard.
     @param pid_file: gets the process's identity before its first instruction runs, so that
         nothing runs unrecorded even if we are killed meanwhile; see L{read_pid_file}.
+    @param hold: descriptors that the launcher (never the program) keeps open until the
+        program is on record: a lock they carry then outlives us.
     @raise SpawnError: it does not run: no such program, not permitted, closed directories.
     """
     spec = {
@@ -78,18 +80,24 @@ def spawn(
         "pid_file": None if pid_file is None else str(pid_file.absolute()),
         "host_boot": host_boot(),
     }
-    reply = _launch(json.dumps(spec).encode("ascii"))
+    reply = _launch(json.dumps(spec).encode("ascii"), hold)
     if "error" in reply:
         raise SpawnError(str(reply["error"]))
     return Process(int(reply["pid"]), int(reply["started"]))
 
 
-def _launch(spec: bytes) -> dict[str, str | int]:
+def _launch(spec: bytes, hold: Sequence[int]) -> dict[str, str | int]:
     """Run the launcher on a spec (on its standard input: it holds secrets)."""
     command = [sys.executable, "-I", "-S", str(LAUNCHER)]
     try:
         done = subprocess.run(
-            command, input=spec, capture_output=True, env={}, timeout=LAUNCH_SECONDS, check=False
+            command,
+            input=spec,
+            capture_output=True,
+            env={},
+            timeout=LAUNCH_SECONDS,
+            check=False,
+            pass_fds=hold,
         )
     except subprocess.TimeoutExpired:
         raise SpawnError(f"the launcher did not finish within {LAUNCH_SECONDS:.0f} s") from None
@@ -114,8 +122,3 @@ def read_pid_file(path: Path) -> Process | None:
     except (FileNotFoundError, ValueError):
         return None
     return process if boot == host_boot() else None
-
-
-def running_as_root() -> bool:
-    """Whether programs can be given identities of their own."""
-    return os.geteuid() == 0

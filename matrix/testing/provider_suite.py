@@ -1,0 +1,256 @@
+"""The contract of L{IProvider} as tests: every implementation passes all of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from twisted.internet.defer import Deferred, gatherResults
+from zope.interface.verify import verifyObject
+
+from matrix.machines.interfaces import IProvider, MachineGone, ProviderError, Started
+from matrix.model import Machine, MachineState, UserId, user_id
+
+if TYPE_CHECKING:
+    from twisted.trial.unittest import TestCase as _Case
+else:
+    _Case = object
+
+
+def somebody(who: UserId | None = None) -> Machine:
+    """The directory's row of a user's machine, of a fresh user by default."""
+    who = who or user_id(str(uuid4()))
+    return Machine(who, "any", MachineState.PROVISIONING, generation=1)
+
+
+class ProviderContract(_Case):
+    """
+    Mix into a trial C{TestCase} whose C{setUp} sets L{provider} to one without machines,
+    and whose C{tearDown} leaves nothing behind.
+    """
+
+    provider: IProvider
+
+    def successor(self) -> IProvider:
+        """Another provider of the same machines, as after a restart of the router."""
+        raise NotImplementedError
+
+    async def kill(self, machine: Machine) -> None:
+        """Let a machine's processes die without the provider's doing."""
+        raise NotImplementedError
+
+    async def until_told(self, told: list[UserId]) -> None:
+        """Return once C{told} holds something; fail after a while."""
+        raise NotImplementedError
+
+    async def booted(self) -> tuple[Machine, Started]:
+        """A fresh user's machine after its first boot."""
+        machine = somebody()
+        await self.provider.provision(machine)
+        return machine, await self.provider.start(machine, {})
+
+    async def state(self, machine: Machine) -> MachineState:
+        """What the provider sees."""
+        return (await self.provider.inspect(machine)).state
+
+    async def refused(self, kind: type[ProviderError], machine: Machine) -> None:
+        """A start fails in this way."""
+        try:
+            await self.provider.start(machine, {})
+        except kind:
+            return
+        raise self.failureException(f"{kind.__name__} was not raised")
+
+    async def test_provides_the_interface(self) -> None:
+        assert verifyObject(IProvider, self.provider)
+
+    # Making
+
+    async def test_provisioning_makes_a_stopped_machine_once(self) -> None:
+        machine = somebody()
+        machine_id = await self.provider.provision(machine)
+        assert machine_id
+        assert await self.provider.provision(machine) == machine_id
+        assert await self.state(machine) is MachineState.STOPPED
+
+    async def test_each_user_has_a_machine_of_their_own(self) -> None:
+        ids = [await self.provider.provision(somebody()) for _ in range(3)]
+        assert len(set(ids)) == 3
+
+    async def test_what_was_never_made_is_lost(self) -> None:
+        machine = somebody()
+        observed = await self.provider.inspect(machine)
+        assert observed.state is MachineState.LOST
+        assert observed.address is None
+        await self.refused(MachineGone, machine)
+
+    async def test_there_is_nothing_to_end_in_what_was_never_made(self) -> None:
+        machine = somebody()
+        await self.provider.suspend(machine)
+        await self.provider.stop(machine)
+        await self.provider.destroy(machine)
+        assert await self.state(machine) is MachineState.LOST
+
+    # Starting
+
+    async def test_first_boot(self) -> None:
+        machine, started = await self.booted()
+        assert started.was is MachineState.PROVISIONING
+        observed = await self.provider.inspect(machine)
+        assert observed.state is MachineState.RUNNING
+        assert (observed.address, observed.boot_id) == (started.address, started.boot_id)
+
+    async def test_starting_what_runs_finds_it(self) -> None:
+        machine, first = await self.booted()
+        again = await self.provider.start(machine, {})
+        assert again == Started(first.address, first.boot_id, MachineState.RUNNING)
+
+    async def test_many_starts_at_once_are_one_boot(self) -> None:
+        machine = somebody()
+        await self.provider.provision(machine)
+        results = await gatherResults(
+            [Deferred.fromCoroutine(self._start(machine)) for _ in range(20)]
+        )
+        assert len({(each.boot_id, each.address) for each in results}) == 1
+        boots = [each for each in results if each.was is not MachineState.RUNNING]
+        assert [each.was for each in boots] == [MachineState.PROVISIONING]
+
+    async def test_many_machines_start_at_once(self) -> None:
+        machines = [somebody() for _ in range(5)]
+        for machine in machines:
+            await self.provider.provision(machine)
+        results = await gatherResults(
+            [Deferred.fromCoroutine(self._start(machine)) for machine in machines]
+        )
+        assert len({each.boot_id for each in results}) == 5
+        assert len({each.address for each in results}) == 5
+
+    # Suspending
+
+    async def test_a_resume_keeps_the_boot(self) -> None:
+        machine, first = await self.booted()
+        await self.provider.suspend(machine)
+        assert await self.state(machine) is MachineState.SUSPENDED
+        again = await self.provider.start(machine, {})
+        assert again == Started(first.address, first.boot_id, MachineState.SUSPENDED)
+        assert await self.state(machine) is MachineState.RUNNING
+
+    async def test_suspending_twice_is_suspending(self) -> None:
+        machine, _ = await self.booted()
+        await self.provider.suspend(machine)
+        await self.provider.suspend(machine)
+        assert await self.state(machine) is MachineState.SUSPENDED
+
+    async def test_suspending_what_is_stopped_leaves_it_so(self) -> None:
+        machine, _ = await self.booted()
+        await self.provider.stop(machine)
+        await self.provider.suspend(machine)
+        assert await self.state(machine) is MachineState.STOPPED
+
+    # Ending
+
+    async def test_a_start_after_a_stop_is_another_boot(self) -> None:
+        machine, first = await self.booted()
+        await self.provider.stop(machine)
+        await self.provider.stop(machine)
+        assert await self.state(machine) is MachineState.STOPPED
+        again = await self.provider.start(machine, {})
+        assert again.was is MachineState.STOPPED
+        assert again.boot_id != first.boot_id
+
+    async def test_a_suspended_machine_can_be_stopped(self) -> None:
+        machine, _ = await self.booted()
+        await self.provider.suspend(machine)
+        await self.provider.stop(machine)
+        assert await self.state(machine) is MachineState.STOPPED
+
+    async def test_destroying_leaves_nothing(self) -> None:
+        machine, _ = await self.booted()
+        old = await self.provider.provision(machine)
+        await self.provider.destroy(machine)
+        await self.provider.destroy(machine)
+        assert await self.state(machine) is MachineState.LOST
+        await self.refused(MachineGone, machine)
+        assert await self.provider.provision(machine) != old
+        assert (await self.provider.start(machine, {})).was is MachineState.PROVISIONING
+
+    # Dying
+
+    async def test_a_death_is_told_and_the_next_start_boots(self) -> None:
+        told: list[UserId] = []
+        self.provider.watch(told.append)
+        machine, first = await self.booted()
+        await self.kill(machine)
+        await self.until_told(told)
+        assert told == [machine.user_id]
+        assert await self.state(machine) is MachineState.STOPPED
+        again = await self.provider.start(machine, {})
+        assert again.was is MachineState.STOPPED
+        assert again.boot_id != first.boot_id
+
+    async def test_a_suspended_machine_may_die_too(self) -> None:
+        told: list[UserId] = []
+        self.provider.watch(told.append)
+        machine, _ = await self.booted()
+        await self.provider.suspend(machine)
+        await self.kill(machine)
+        await self.until_told(told)
+        assert told == [machine.user_id]
+
+    async def test_an_end_that_was_asked_for_is_no_death(self) -> None:
+        told: list[UserId] = []
+        self.provider.watch(told.append)
+        stopped, _ = await self.booted()
+        await self.provider.stop(stopped)
+        destroyed, _ = await self.booted()
+        await self.provider.destroy(destroyed)
+        other, _ = await self.booted()
+        await self.kill(other)
+        await self.until_told(told)
+        assert told == [other.user_id]
+
+    # Outliving the provider
+
+    async def test_machines_outlive_their_provider(self) -> None:
+        machine, first = await self.booted()
+        asleep, second = await self.booted()
+        await self.provider.suspend(asleep)
+        await self.provider.close(stop_machines=False)
+        self.provider = self.successor()
+        again = await self.provider.start(machine, {})
+        assert again == Started(first.address, first.boot_id, MachineState.RUNNING)
+        again = await self.provider.start(asleep, {})
+        assert again == Started(second.address, second.boot_id, MachineState.SUSPENDED)
+
+    async def test_the_death_of_an_adopted_machine_is_told(self) -> None:
+        machine, _ = await self.booted()
+        await self.provider.close(stop_machines=False)
+        self.provider = self.successor()
+        told: list[UserId] = []
+        self.provider.watch(told.append)
+        assert await self.state(machine) is MachineState.RUNNING
+        await self.kill(machine)
+        await self.until_told(told)
+        assert told == [machine.user_id]
+
+    async def test_closing_can_stop_all(self) -> None:
+        machine, _ = await self.booted()
+        asleep, _ = await self.booted()
+        await self.provider.suspend(asleep)
+        told: list[UserId] = []
+        self.provider.watch(told.append)
+        await self.provider.close(stop_machines=True)
+        self.provider = self.successor()
+        assert await self.state(machine) is MachineState.STOPPED
+        assert await self.state(asleep) is MachineState.STOPPED
+        assert told == []
+
+    async def test_a_closed_provider_starts_nothing(self) -> None:
+        machine, _ = await self.booted()
+        await self.provider.close(stop_machines=True)
+        await self.provider.close(stop_machines=True)
+        await self.refused(ProviderError, machine)
+        self.provider = self.successor()
+
+    async def _start(self, machine: Machine) -> Started:
+        return await self.provider.start(machine, {})
