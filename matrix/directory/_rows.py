@@ -11,10 +11,9 @@ from matrix.model import Address, Event, Machine, MachineState, User, UserId, Us
 
 Row = Sequence[Any]
 
-USER_COLUMNS = "id, email, state, idle_timeout_s"
-EVENT_COLUMNS = "user_id, at, kind, cause, detail"
-MACHINE_FIELDS = tuple(field.name for field in fields(Machine))
-MACHINE_COLUMNS = ", ".join(MACHINE_FIELDS)
+USER_COLUMNS = ("id", "email", "state", "idle_timeout_s")
+MACHINE_COLUMNS = tuple(field.name for field in fields(Machine))
+EVENT_COLUMNS = ("user_id", "at", "kind", "cause", "detail")
 
 
 def _text(value: object) -> bool:
@@ -68,7 +67,7 @@ def _utc(value: datetime | None) -> datetime | None:
 
 def to_machine(row: Row) -> Machine:
     """A machine from its L{MACHINE_COLUMNS}."""
-    values = dict(zip(MACHINE_FIELDS, row, strict=True))
+    values = dict(zip(MACHINE_COLUMNS, row, strict=True))
     values["state"] = MachineState(values["state"])
     values["address"] = None if values["address"] is None else Address.parse(values["address"])
     for name in ("last_active_at", "last_wake_at", "lease_expires_at"):

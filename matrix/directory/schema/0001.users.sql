@@ -1,6 +1,6 @@
 -- Who may come in. A deleted user keeps the row, so that a late token meets 410, not a new machine.
 
-CREATE TABLE users (
+CREATE TABLE IF NOT EXISTS users (
     id             uuid PRIMARY KEY,
     email          text NOT NULL DEFAULT '',
     state          text NOT NULL DEFAULT 'active'
@@ -11,4 +11,4 @@ CREATE TABLE users (
 );
 
 -- Operators look users up by address or by the part before its @, whatever the case.
-CREATE INDEX users_by_name ON users (split_part(lower(email), '@', 1));
+CREATE INDEX IF NOT EXISTS users_by_name ON users (split_part(lower(email), '@', 1));

@@ -1,1 +1,1 @@
-DROP TABLE machines;
+DROP TABLE IF EXISTS machines;

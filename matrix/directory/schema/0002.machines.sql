@@ -1,7 +1,7 @@
 -- depends: 0001.users
 -- Which machine a user has, and in which state. The key is the user: nobody has two.
 
-CREATE TABLE machines (
+CREATE TABLE IF NOT EXISTS machines (
     user_id          uuid PRIMARY KEY REFERENCES users (id) ON DELETE CASCADE,
     provider         text NOT NULL,
     app              text,
@@ -31,4 +31,4 @@ CREATE TABLE machines (
 );
 
 -- The idle pass asks for running machines, longest unused first.
-CREATE INDEX machines_by_state ON machines (state, last_active_at);
+CREATE INDEX IF NOT EXISTS machines_by_state ON machines (state, last_active_at);

@@ -1,7 +1,7 @@
-DROP TRIGGER users_notify ON users;
+DROP TRIGGER IF EXISTS users_notify ON users;
 
-DROP TRIGGER machines_notify ON machines;
+DROP TRIGGER IF EXISTS machines_notify ON machines;
 
-DROP FUNCTION notify_user();
+DROP FUNCTION IF EXISTS notify_user();
 
-DROP FUNCTION notify_machine();
+DROP FUNCTION IF EXISTS notify_machine();

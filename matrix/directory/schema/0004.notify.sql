@@ -2,7 +2,7 @@
 -- Tell every router what changed: NOTIFY machine, '<user id>'.
 
 -- last_active_at is written every few seconds and moves no route: changing it alone is silent.
-CREATE FUNCTION notify_machine() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION notify_machine() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'DELETE' THEN
         PERFORM pg_notify('machine', OLD.user_id::text);
@@ -19,17 +19,17 @@ BEGIN
 END;
 $$;
 
-CREATE TRIGGER machines_notify AFTER INSERT OR UPDATE OR DELETE ON machines
+CREATE OR REPLACE TRIGGER machines_notify AFTER INSERT OR UPDATE OR DELETE ON machines
     FOR EACH ROW EXECUTE FUNCTION notify_machine();
 
-CREATE FUNCTION notify_user() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION notify_user() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_notify('machine', NEW.id::text);
     RETURN NULL;
 END;
 $$;
 
-CREATE TRIGGER users_notify AFTER UPDATE ON users
+CREATE OR REPLACE TRIGGER users_notify AFTER UPDATE ON users
     FOR EACH ROW
     WHEN (OLD.state IS DISTINCT FROM NEW.state
           OR OLD.idle_timeout_s IS DISTINCT FROM NEW.idle_timeout_s)

@@ -1,0 +1,62 @@
+"""Opening the directory: tables brought up to date, connections made, changes heard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg2
+from twisted.internet.threads import deferToThreadPool
+
+from matrix.directory._connection import Connection, connect
+from matrix.directory._dsn import first_line, parse
+from matrix.directory._listener import Listener
+from matrix.directory._migrate import migrate
+from matrix.directory._pool import Pool
+from matrix.directory._postgres import PostgresDirectory
+from matrix.directory._watchers import Watchers
+from matrix.directory.interfaces import DirectoryUnavailable
+from matrix.errors import ConfigurationError
+
+CONNECTIONS = 4
+"""Per process, besides the listening one. Queries are short and few: none on the warm path."""
+
+
+async def open_directory(
+    reactor: Any, dsn: str, *, connections: int = CONNECTIONS
+) -> PostgresDirectory:
+    """
+    The directory in this database, ready for use.
+
+    @param reactor: IReactorFDSet, IReactorTime, IReactorThreads.
+    @param dsn: libpq's connection string.
+    @raise ConfigurationError: the database is unreachable or refuses us; says why, in one
+        line and without the password.
+    """
+    parameters = parse(dsn)
+    try:
+        await deferToThreadPool(reactor, reactor.getThreadPool(), migrate, dsn)
+    except psycopg2.Error as error:
+        raise _refusal(error) from None
+
+    async def connect_idle(lost: Callable[[], None]) -> Connection:
+        return await connect(reactor, parameters, lost=lost)
+
+    async def connect_listening(
+        heard: Callable[[str], None], lost: Callable[[], None]
+    ) -> Connection:
+        return await connect(reactor, parameters, heard, lost)
+
+    watchers = Watchers()
+    listener = Listener(connect_listening, reactor, watchers.tell)
+    try:
+        await listener.start()
+    except DirectoryUnavailable as error:
+        raise _refusal(error) from None
+    return PostgresDirectory(Pool(connect_idle, reactor, connections), listener, watchers)
+
+
+def _refusal(error: BaseException) -> ConfigurationError:
+    return ConfigurationError(
+        f"the database cannot be opened: {first_line(error)}; check DATABASE_URL and the server"
+    )
