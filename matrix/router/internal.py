@@ -1,0 +1,260 @@
+"""What answers on the internal listener: metrics for the scraper, the admin API for operators."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Protocol
+from urllib.parse import parse_qs
+
+from twisted.internet.interfaces import IReactorTime
+
+import matrix
+from matrix.api import Api, BearerCheck, send_json
+from matrix.directory.interfaces import DirectoryUnavailable, IDirectory
+from matrix.errors import BadRequest, Forbidden, NotFound, Unavailable
+from matrix.http.interfaces import Exchange, Request
+from matrix.metrics import Registry, series
+from matrix.model import Event, Machine, User, UserId, user_id
+
+CAUSE: Final = "operator"
+"""What C{events} say of a wake or suspend that came over the admin API."""
+
+PAGE_LIMIT: Final = 1000
+"""Rows in one answer: some hundred kilobytes of JSON."""
+
+EVENTS_LIMIT: Final = 50
+"""Events in one answer unless asked for otherwise: a screen or two."""
+
+
+class MachineControl(Protocol):
+    """Who wakes and suspends machines: C{matrix.router.wake}."""
+
+    async def wake(self, user_id: UserId, cause: str) -> object:
+        """
+        Return once the user's machine answers HTTP.
+
+        @raise matrix.errors.MatrixError: it does not, or not in time.
+        """
+
+    async def suspend(self, user_id: UserId, cause: str) -> object:
+        """
+        Return once the user's machine sleeps.
+
+        @raise matrix.errors.MatrixError: it does not.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """What one router process says of itself."""
+
+    provider: str
+    listeners: Mapping[str, str]
+    """Where it listens, by purpose: C{public}, C{internal}."""
+    started_at: float
+    """The clock's seconds."""
+
+
+class InternalApi:
+    """The handler of the internal listener."""
+
+    def __init__(
+        self,
+        directory: IDirectory,
+        control: MachineControl,
+        registry: Registry,
+        instance: Instance,
+        clock: IReactorTime,
+        admin_token: str | None,
+    ) -> None:
+        """
+        @param clock: also the one by whose time the directory calls itself stale.
+        @param admin_token: the bearer token of the admin API; C{None} turns it off.
+        """
+        self._directory = directory
+        self._control = control
+        self._registry = registry
+        self._instance = instance
+        self._clock = clock
+        api = Api(_off if admin_token is None else BearerCheck(admin_token))
+        api.add("GET", "/healthz", self._healthz, public=True)
+        api.add("GET", "/metrics", self._metrics, public=True)
+        api.add("GET", "/admin/v1/status", self._status)
+        api.add("GET", "/admin/v1/machines", self._machines)
+        api.add("GET", "/admin/v1/users/<user>", self._user)
+        api.add("GET", "/admin/v1/users/<user>/events", self._events)
+        api.add("POST", "/admin/v1/users/<user>/wake", self._wake)
+        api.add("POST", "/admin/v1/users/<user>/suspend", self._suspend)
+        self._api = api
+
+    def __call__(self, exchange: Exchange) -> None:
+        """See L{matrix.http.interfaces.Handler}."""
+        self._api(exchange)
+
+    async def _healthz(self, exchange: Exchange) -> None:
+        send_json(exchange, {"status": "ok"})
+
+    async def _metrics(self, exchange: Exchange) -> None:
+        accept = exchange.request.get(b"accept") or b""
+        content_type, text = self._registry.render(accept.decode("latin-1"))
+        exchange.respond(200, [(b"content-type", content_type.encode("latin-1"))], text)
+
+    async def _status(self, exchange: Exchange) -> None:
+        now = self._clock.seconds()
+        stale_since = self._directory.stale_since()
+        open_connections = self._registry.gauge(series.OPEN_CONNECTIONS, "client").current()
+        send_json(
+            exchange,
+            {
+                "version": matrix.__version__,
+                "uptime_s": round(now - self._instance.started_at, 3),
+                "provider": self._instance.provider,
+                "listeners": dict(self._instance.listeners),
+                "machines": await self._count_machines(),
+                "open_connections": int(open_connections),
+                "directory_stale_s": None if stale_since is None else round(now - stale_since, 3),
+            },
+        )
+
+    async def _count_machines(self) -> dict[str, int] | None:
+        """How many machines are in each state; C{None} while the directory cannot say."""
+        counts: Counter[str] = Counter()
+        after: UserId | None = None
+        try:
+            while True:
+                page = await self._directory.machines(after, PAGE_LIMIT)
+                counts.update(machine.state.value for machine in page)
+                if len(page) < PAGE_LIMIT:
+                    return dict(sorted(counts.items()))
+                after = page[-1].user_id
+        except DirectoryUnavailable:
+            return None
+
+    async def _machines(self, exchange: Exchange) -> None:
+        query = _query(exchange.request)
+        limit = _limit(query, PAGE_LIMIT)
+        after = None
+        if "after" in query:
+            try:
+                after = user_id(query["after"])
+            except ValueError:
+                raise BadRequest("after must be the user id of a machine (a UUID)") from None
+        with _reaching_the_directory():
+            page = await self._directory.machines(after, limit)
+        following = page[-1].user_id if len(page) == limit else None
+        send_json(exchange, {"machines": [*map(_machine_json, page)], "next": following})
+
+    async def _user(self, exchange: Exchange, user: str) -> None:
+        found = await self._find(user)
+        with _reaching_the_directory():
+            machine = await self._directory.machine(found.id)
+        send_json(exchange, _user_json(found, machine))
+
+    async def _events(self, exchange: Exchange, user: str) -> None:
+        limit = _limit(_query(exchange.request), EVENTS_LIMIT)
+        found = await self._find(user)
+        with _reaching_the_directory():
+            events = await self._directory.events(found.id, limit)
+        content = {"user": found.id, "email": found.email, "events": [*map(_event_json, events)]}
+        send_json(exchange, content)
+
+    async def _wake(self, exchange: Exchange, user: str) -> None:
+        found = await self._find(user)
+        before = self._clock.seconds()
+        await self._control.wake(found.id, CAUSE)
+        await self._answer_with_state(exchange, found, before)
+
+    async def _suspend(self, exchange: Exchange, user: str) -> None:
+        found = await self._find(user)
+        before = self._clock.seconds()
+        await self._control.suspend(found.id, CAUSE)
+        await self._answer_with_state(exchange, found, before)
+
+    async def _answer_with_state(self, exchange: Exchange, user: User, before: float) -> None:
+        took = self._clock.seconds() - before
+        with _reaching_the_directory():
+            machine = await self._directory.machine(user.id)
+        state = None if machine is None else machine.state.value
+        content = {"user": user.id, "email": user.email, "state": state, "ms": round(took * 1000)}
+        send_json(exchange, content)
+
+    async def _find(self, text: str) -> User:
+        with _reaching_the_directory():
+            found = await self._directory.find_user(text)
+        if found is None:
+            raise NotFound(
+                f"no user is known as {text!r}: give a user id, an e-mail address, or the part "
+                "before its @ if only one user has it; a user is known from the first request on",
+                reason="user",
+            )
+        return found
+
+
+@contextmanager
+def _reaching_the_directory() -> Iterator[None]:
+    try:
+        yield
+    except DirectoryUnavailable:
+        raise Unavailable(
+            "the database cannot be reached now", reason="directory", retry_after=1.0
+        ) from None
+
+
+def _off(request: Request) -> None:
+    raise Forbidden("the admin API is off: set MATRIX_ADMIN_TOKEN to use it", reason="admin-off")
+
+
+def _query(request: Request) -> dict[str, str]:
+    fields = parse_qs(request.query.decode("latin-1"), keep_blank_values=True)
+    return {name: values[-1] for name, values in fields.items()}
+
+
+def _limit(query: Mapping[str, str], default: int) -> int:
+    text = query.get("limit", str(default))
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= PAGE_LIMIT):
+        raise BadRequest(f"limit must be a number from 1 to {PAGE_LIMIT}", reason="limit")
+    return int(text)
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()
+
+
+def _user_json(user: User, machine: Machine | None) -> dict[str, object]:
+    return {
+        "id": user.id,
+        "email": user.email,
+        "state": user.state.value,
+        "idle_timeout_s": user.idle_timeout,
+        "machine": None if machine is None else _machine_json(machine),
+    }
+
+
+def _machine_json(machine: Machine) -> dict[str, object]:
+    return {
+        "user": machine.user_id,
+        "provider": machine.provider,
+        "state": machine.state.value,
+        "state_reason": machine.state_reason,
+        "generation": machine.generation,
+        "machine_id": machine.machine_id,
+        "address": None if machine.address is None else str(machine.address),
+        "boot_id": machine.boot_id,
+        "last_active_at": _time(machine.last_active_at),
+        "last_wake_at": _time(machine.last_wake_at),
+        "wake_cause": machine.wake_cause,
+        "suspend_cause": machine.suspend_cause,
+    }
+
+
+def _event_json(event: Event) -> dict[str, object]:
+    return {
+        "at": event.at.isoformat(),
+        "kind": event.kind,
+        "cause": event.cause,
+        "detail": dict(event.detail),
+    }
