@@ -49,7 +49,7 @@ set_up() {
     touch "$venv/.unfinished"
     say "Installing Python packages for Matrix [$extras] (a minute or two the first time)"
     PIP_USER=0 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-        --no-input --editable "${root}[$extras]" >&2 ||
+        --no-input --use-pep517 --editable "${root}[$extras]" >&2 ||
         die "pip could not install Matrix's packages (see above); run this again to retry"
     fingerprint >"$stamp.new"
     mv "$stamp.new" "$stamp"
