@@ -3,6 +3,7 @@
 from matrix.http._exchange import Exchange
 from matrix.http._heads import RequestHead
 from matrix.http._limits import Limits
+from matrix.http._probe import probe
 from matrix.http._relay import Relay
 from matrix.http._rules import HeaderRules, has_trace
 from matrix.http._server import ServerConnection, ServerFactory, render_problem
@@ -31,6 +32,7 @@ __all__ = [
     "close_frame",
     "error_headers",
     "has_trace",
+    "probe",
     "problem",
     "render_problem",
 ]

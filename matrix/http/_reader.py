@@ -224,7 +224,12 @@ class RequestReader(Reader):
 class ResponseReader(Reader):
     """Reads a machine's responses; every breach is a L{BadGateway}."""
 
-    __slots__ = ("_method", "_upgrade")
+    __slots__ = ("_method", "_upgrade", "keeps_alive")
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(limits)
+        self.keeps_alive = True
+        """Whether the connection may serve another request after the present response."""
 
     def expect(self, method: bytes, upgrade: bool = False) -> None:
         """The next response answers a request with this method, that asked to upgrade or not."""
@@ -261,12 +266,15 @@ class ResponseReader(Reader):
         if status < 200:
             if status == 101 and not self._upgrade:
                 raise BadGateway("The machine upgraded without being asked.", reason="upgrade")
-        elif not head.has_body(self._method):
-            self._state = _END
-        elif fields.chunked or fields.length is not None:
-            self._expect_body(fields)
         else:
-            self._state = _UNTIL_CLOSE
+            self.keeps_alive = head.keeps_alive
+            if not head.has_body(self._method):
+                self._state = _END
+            elif fields.chunked or fields.length is not None:
+                self._expect_body(fields)
+            else:
+                self._state = _UNTIL_CLOSE
+                self.keeps_alive = False
         return head
 
     def closed(self) -> _End | None:

@@ -191,9 +191,6 @@ class Relay:
         self.first_byte = perf_counter()
         has_body = head.has_body(exchange.request.method)
         length = None if fields.chunked or head.status == 204 else fields.length
-        upstream.reusable = head.keeps_alive and (
-            fields.chunked or length is not None or not has_body
-        )
         if has_body and _is_event_stream(fields.get(b"content-type")):
             self._begin_stream()
         block = rules.to_client(fields) + self._annotate(self)
@@ -227,7 +224,7 @@ class Relay:
         if upstream.reader.trailers and exchange.request.fields.te_trailers:
             trailers = trailers_to_client(upstream.reader.trailers)
         self._leave()
-        if self._complete and upstream.reusable and not upstream.reader.buffered:
+        if self._complete and upstream.reader.keeps_alive and not upstream.reader.buffered:
             self._backend.put(upstream)
         else:
             upstream.work = None

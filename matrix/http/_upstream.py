@@ -55,7 +55,6 @@ class Upstream(Protocol):
         self.backend = backend
         self.reader = ResponseReader(backend.limits)
         self.work: Work | None = None
-        self.reusable = True
         self.deadline = inf
         self.wheel_slot = 0
 

@@ -62,12 +62,15 @@ class Exchange(Protocol):
     or, once an answer has begun, cuts the connection off.
     """
 
-    request: Request
     request_id: str
     peer: str
     """The client's address."""
     gone: bool
     """Whether the client has left; answers then go nowhere, silently."""
+
+    @property
+    def request(self) -> Request:
+        """The request's head."""
 
     def respond(self, status: int, headers: HeaderList = (), body: bytes = b"") -> None:
         """The whole answer at once. C{content-length} is added; a body is left out where

@@ -1,0 +1,279 @@
+"""The front: each request's way from its head to a machine or a refusal (DESIGN, section 2)."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IReactorTime
+
+from matrix.auth import Credential, IGate, Reason, check_origin, find_token, refusal
+from matrix.directory import IDirectory
+from matrix.errors import GatewayTimeout, MatrixError, Unauthorized, Unavailable
+from matrix.http import (
+    TRY_AGAIN_LATER,
+    Exchange,
+    Handler,
+    HeaderRules,
+    Relay,
+    accept_key,
+    close_frame,
+    has_trace,
+)
+from matrix.metrics import Registry, series
+from matrix.model import Principal
+from matrix.router.closing import WebSocketGoodbye
+from matrix.router.pages import Pages
+from matrix.router.routes import Route, RouteTable
+from matrix.router.story import Story
+from matrix.router.trace import new_trace
+from matrix.router.wake import Waker
+
+OWN = b"/-/"
+"""The only paths that Matrix keeps for itself."""
+
+DEFAULT_RETRY = 2.0
+"""Seconds after which to try again, before this machine's own wakes have told better."""
+
+
+class Front:
+    """Handles every request of the public listener."""
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        gate: IGate,
+        routes: RouteTable,
+        waker: Waker,
+        rules: HeaderRules,
+        own: Handler,
+        pages: Pages,
+        directory: IDirectory,
+        registry: Registry,
+        wake_timeout: float,
+        navigation_hold: float,
+        stale_max: float,
+    ) -> None:
+        """
+        @param own: handles the paths below C{/-/}.
+        @param wake_timeout: seconds a request waits for its machine.
+        @param navigation_hold: seconds a browser waits before it gets the waking page.
+        @param stale_max: seconds for which the route table is used without the directory.
+        """
+        self._clock = clock
+        self._gate = gate
+        self._recall = gate.recall
+        self._routes = routes
+        self._waker = waker
+        self._rules = rules
+        self._own = own
+        self._pages = pages
+        self._directory = directory
+        self._registry = registry
+        self._wake_timeout = wake_timeout
+        self._navigation_hold = navigation_hold
+        self._stale_max = stale_max
+        self._cached = registry.counter(series.AUTH, "cached")
+        self._held = registry.gauge(series.HELD_REQUESTS)
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Steps 3 to 7 of the way; everything of a warm request happens before this returns."""
+        story = exchange.story = Story()
+        request = exchange.request
+        if request.path.startswith(OWN):
+            self._own(exchange)
+            return
+        credential = self._credential(exchange)
+        principal = self._recall(credential.token)
+        if principal is None:
+            exchange.spawn(self._slowly(exchange, credential))
+            return
+        self._cached.value += 1
+        story.authenticated(principal, exchange.started, perf_counter())
+        route = self._routes.get(principal.user_id)
+        if route is not None and route.backend is not None and not self._too_stale():
+            self._relay(exchange, route)
+        else:
+            exchange.spawn(self._cold(exchange, principal))
+
+    # validate
+
+    def _credential(self, exchange: Exchange) -> Credential:
+        request = exchange.request
+        credential = find_token(request)
+        if credential is None:
+            raise self._refused(refusal(Reason.MISSING))
+        check_origin(
+            credential,
+            request.method,
+            request.get(b"origin"),
+            request.fields.host,
+            request.fields.upgrade is not None,
+        )
+        return credential
+
+    async def principal(self, exchange: Exchange) -> Principal:
+        """
+        Who sent a request.
+
+        @raise Unauthorized, Forbidden, Unavailable: nobody known, or it cannot be told now.
+        """
+        credential = self._credential(exchange)
+        known = self._recall(credential.token)
+        return known or await self._verify(credential)
+
+    async def _verify(self, credential: Credential) -> Principal:
+        try:
+            principal = await self._gate.verify(credential.token)
+        except Unauthorized as error:
+            raise self._refused(error) from None
+        self._registry.counter(series.AUTH, "verified").value += 1
+        return principal
+
+    def _refused(self, error: Unauthorized) -> Unauthorized:
+        self._registry.counter(series.AUTH, error.reason or "unknown").value += 1
+        return error
+
+    async def _slowly(self, exchange: Exchange, credential: Credential) -> None:
+        principal = await self._verify(credential)
+        exchange.story.authenticated(principal, exchange.started, perf_counter())
+        await self._cold(exchange, principal)
+
+    # wake
+
+    def _too_stale(self) -> bool:
+        since = self._directory.stale_since()
+        return since is not None and self._clock.seconds() - since > self._stale_max
+
+    async def _cold(self, exchange: Exchange, principal: Principal) -> None:
+        """The way of a request whose machine is not known to be awake."""
+        route = self._routes.get(principal.user_id)
+        if route is None or route.backend is None or self._too_stale():
+            if _is_prefetch(exchange):
+                raise Unavailable("A prefetch wakes no machine.", reason="prefetch")
+            try:
+                route = await self._awake(exchange, principal)
+            except Unavailable as error:
+                if not exchange.request.wants_websocket:
+                    raise
+                self._turn_away(exchange, error)
+                return
+        if route is not None:
+            self._relay(exchange, route)
+
+    async def _awake(self, exchange: Exchange, principal: Principal) -> Route | None:
+        """The route once the machine is awake; C{None} if the waking page was shown instead."""
+        request, story = exchange.request, exchange.story
+        navigation = request.is_navigation
+        limit = self._navigation_hold if navigation else self._wake_timeout
+        began = perf_counter()
+        story.cause = cause = "websocket" if request.wants_websocket else "request"
+        waiting = self._waker.want(
+            principal.user_id, "navigation" if navigation else cause, principal.email
+        )
+        self._held.value += 1
+        timer = self._clock.callLater(limit, waiting.cancel)
+        try:
+            route = await waiting
+        except CancelledError:
+            if exchange.gone:
+                return None
+            if navigation:
+                self._show_waking(exchange, principal)
+                return None
+            raise self._not_in_time(principal) from None
+        finally:
+            self._held.value -= 1
+            if timer.active():
+                timer.cancel()
+        now = perf_counter()
+        story.woken(route.wake, now - began, now)
+        return route
+
+    def _show_waking(self, exchange: Exchange, principal: Principal) -> None:
+        route = self._routes.get(principal.user_id)
+        estimate = route.estimate if route is not None else None
+        wanted = exchange.request.target.decode("ascii")
+        headers, body = self._pages.waking(exchange.request_id, wanted, estimate)
+        retry = (b"Retry-After", b"%d" % max(1, round(estimate or DEFAULT_RETRY)))
+        exchange.respond(503, [*headers, retry], body)
+
+    def _not_in_time(self, principal: Principal) -> Unavailable:
+        route = self._routes.get(principal.user_id)
+        estimate = (route.estimate if route is not None else None) or DEFAULT_RETRY
+        return Unavailable(
+            f"The machine was not ready within {self._wake_timeout:g} s.",
+            reason="wake-timeout",
+            retry_after=estimate,
+        )
+
+    def _turn_away(self, exchange: Exchange, error: MatrixError) -> None:
+        """A browser shows no status of a failed WebSocket: accept it, and close it with a
+        code and a reason that a script can read."""
+        key = exchange.request.get(b"sec-websocket-key")
+        if key is None:
+            raise error
+        block = (
+            b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %b\r\n"
+            % accept_key(key)
+        )
+        exchange.close_reason = error.reason or error.slug
+        goodbye = close_frame(TRY_AGAIN_LATER, error.detail)
+        exchange.upgrade_block(block, WebSocketGoodbye(self._clock, goodbye))
+
+    # proxy
+
+    def _relay(self, exchange: Exchange, route: Route, retried: bool = False) -> None:
+        backend = route.backend
+        if backend is None:  # it went to sleep between release and now
+            exchange.spawn(self._cold(exchange, exchange.story.principal))
+            return
+        exchange.story.routed(perf_counter())
+        lines = [route.identity, b"X-Request-Id: %b\r\n" % exchange.request_id.encode()]
+        if not has_trace(exchange.request.fields):
+            lines.append(new_trace())
+
+        def unreachable(relay: Relay, error: Exception) -> None:
+            # Believed awake, and nobody there: that is for wake to find out, once.
+            self._waker.lost(route, backend)
+            if retried:
+                exchange.fail(
+                    GatewayTimeout(str(error), reason="unreachable")
+                    if isinstance(error, GatewayTimeout)
+                    else Unavailable(
+                        "The machine accepts no connection.", reason="refused", retry_after=1.0
+                    )
+                )
+            else:
+                exchange.spawn(self._again(exchange))
+
+        Relay(
+            exchange,
+            backend,
+            self._rules,
+            b"".join(lines),
+            _annotate,
+            unreachable,
+            passive=_is_prefetch(exchange),
+        ).start()
+
+    async def _again(self, exchange: Exchange) -> None:
+        route = await self._awake(exchange, exchange.story.principal)
+        if route is not None:
+            self._relay(exchange, route, retried=True)
+
+
+def _annotate(relay: Relay) -> bytes:
+    exchange = relay.exchange
+    lines: bytes = exchange.story.answered(relay.first_byte)
+    return lines + b"X-Request-Id: %b\r\n" % exchange.request_id.encode()
+
+
+def _is_prefetch(exchange: Exchange) -> bool:
+    """Whether a browser only guesses that the page will be wanted (Fetch, Sec-Purpose)."""
+    fields = exchange.request.fields
+    found: bool | None = fields.notes.get(_is_prefetch)
+    if found is None:
+        purpose = fields.get(b"sec-purpose") or fields.get(b"purpose") or b""
+        found = fields.notes[_is_prefetch] = purpose.lower().startswith(b"prefetch")
+    return found

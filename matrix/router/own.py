@@ -1,0 +1,198 @@
+"""The paths below C{/-/}, which Matrix answers itself: health, sign-in, wake progress."""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+from urllib.parse import parse_qs
+
+from twisted.internet.interfaces import IReactorTime
+
+from matrix.api import Api, EventStream, send_json
+from matrix.auth import SESSION_COOKIE
+from matrix.errors import MatrixError, NotFound, Unauthorized, Unavailable
+from matrix.http import Exchange
+from matrix.model import Principal
+from matrix.router.pages import local_target
+from matrix.router.routes import Route, RouteTable
+from matrix.router.wake import Waker
+
+PROGRESS_INTERVAL = 0.5
+"""Seconds between two reports to a waking page whose machine does nothing new."""
+
+_NO_STORE = (b"Cache-Control", b"no-store")
+
+
+class SignIns(Protocol):
+    """Turns the code of a sign-in link into a session: embedded mode's own, for now."""
+
+    def redeem(self, code: str) -> tuple[str, float] | None:
+        """The token of the code and its life in seconds, or C{None}."""
+
+
+class SignInLinks:
+    """Links that sign a user of embedded mode in; good while this process lives."""
+
+    def __init__(self, mint: Callable[[str], str], life: float, codes: Mapping[str, str]) -> None:
+        """
+        @param mint: makes a token for a user's name.
+        @param life: the token's life, in seconds.
+        @param codes: each code's user.
+        """
+        self._mint = mint
+        self._life = life
+        self._codes = dict(codes)
+
+    def redeem(self, code: str) -> tuple[str, float] | None:
+        """See L{SignIns.redeem}."""
+        for known, name in self._codes.items():
+            if hmac.compare_digest(known.encode(), code.encode()):
+                return self._mint(name), self._life
+        return None
+
+
+class OwnPaths:
+    """Handles requests below C{/-/}."""
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        routes: RouteTable,
+        waker: Waker,
+        identify: Callable[[Exchange], Awaitable[Principal]],
+        ready: Callable[[], str | None],
+        sign_ins: SignIns | None,
+    ) -> None:
+        """
+        @param identify: who sent a request; raises a L{MatrixError}.
+        @param ready: C{None} when requests can be served, else what is missing.
+        """
+        self._clock = clock
+        self._routes = routes
+        self._waker = waker
+        self._identify = identify
+        self._ready = ready
+        self._sign_ins = sign_ins
+        self._api = api = Api()
+        api.add("GET", "/-/healthz", self._healthz)
+        api.add("GET", "/-/readyz", self._readyz)
+        api.add("GET", "/-/signin", self._sign_in)
+        api.add("POST", "/-/signout", self._sign_out)
+        api.add("GET", "/-/wake/events", self._wake_events)
+
+    def __call__(self, exchange: Exchange) -> None:
+        self._api(exchange)
+
+    async def _healthz(self, exchange: Exchange) -> None:
+        """This process lives."""
+        send_json(exchange, {"status": "ok"}, headers=[_NO_STORE])
+
+    async def _readyz(self, exchange: Exchange) -> None:
+        """Requests can be served."""
+        missing = self._ready()
+        if missing is not None:
+            raise Unavailable(missing, reason="not-ready", retry_after=1.0)
+        send_json(exchange, {"status": "ready"}, headers=[_NO_STORE])
+
+    async def _sign_in(self, exchange: Exchange) -> None:
+        """The link that embedded mode prints: sets the session cookie and goes on."""
+        if self._sign_ins is None:
+            raise NotFound("Sign in where your tokens come from; there is no page here.")
+        query = parse_qs(exchange.request.query.decode("ascii"))
+        session = self._sign_ins.redeem(query.get("code", [""])[0])
+        if session is None:
+            raise Unauthorized(
+                "This sign-in link is not valid (any more). Use the one that the server "
+                "printed when it started last.",
+                reason="sign-in-code",
+            )
+        token, life = session
+        cookie = f"{SESSION_COOKIE.decode()}={token}; Path=/; Secure; HttpOnly; SameSite=Lax"
+        exchange.respond(
+            303,
+            [
+                (b"Set-Cookie", f"{cookie}; Max-Age={life:.0f}".encode()),
+                (b"Location", local_target(query.get("next", ["/"])[0]).encode()),
+                # The code must not leak to whatever the machine's page links to.
+                (b"Referrer-Policy", b"no-referrer"),
+                _NO_STORE,
+            ],
+        )
+
+    async def _sign_out(self, exchange: Exchange) -> None:
+        await self._identify(exchange)
+        gone = f"{SESSION_COOKIE.decode()}=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0"
+        exchange.respond(303, [(b"Set-Cookie", gone.encode()), (b"Location", b"/"), _NO_STORE])
+
+    async def _wake_events(self, exchange: Exchange) -> None:
+        """How the sender's machine comes up, for the waking page."""
+        principal = await self._identify(exchange)
+        Progress(self._clock, EventStream(exchange), self._routes, self._waker, principal).begin()
+
+
+class Progress:
+    """Reports one user's wake to one page until it is over."""
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        stream: EventStream,
+        routes: RouteTable,
+        waker: Waker,
+        principal: Principal,
+    ) -> None:
+        self._clock = clock
+        self._stream = stream
+        self._route = routes.ensure(principal.user_id, waker)
+        self._began = clock.seconds()
+        self._waiting = waker.want(principal.user_id, "navigation", principal.email)
+
+    def begin(self) -> None:
+        """Tell the first state; further ones as they come, and the outcome."""
+        self._stream.begin()
+        self._route.listeners[self._changed] = None
+        self._waiting.addCallbacks(self._ready, self._failed)
+        self._tick()
+
+    def _tick(self) -> None:
+        if self._stream.over:
+            self._leave()
+        elif not self._waiting.called:
+            self._tell(self._route)
+            self._clock.callLater(PROGRESS_INTERVAL, self._tick)
+
+    def _changed(self, route: Route) -> None:
+        if self._stream.over:
+            self._leave()
+        elif not self._waiting.called:
+            self._tell(route)
+
+    def _tell(self, route: Route) -> None:
+        elapsed = self._clock.seconds() - self._began
+        progress: dict[str, object] = {"state": route.phase, "elapsed_ms": round(elapsed * 1000)}
+        if route.estimate is not None:
+            progress["estimate_ms"] = round(route.estimate * 1000)
+        self._stream.send("progress", json.dumps(progress))
+
+    def _ready(self, route: Route) -> None:
+        self._stream.send("ready", "{}")
+        self._end()
+
+    def _failed(self, failure: object) -> None:
+        error = getattr(failure, "value", None)
+        if not isinstance(error, MatrixError):
+            error = Unavailable()
+        told = {"title": error.title, "detail": error.detail, "retry_after": error.retry_after or 1}
+        self._stream.send("failed", json.dumps(told))
+        self._end()
+
+    def _end(self) -> None:
+        self._route.listeners.pop(self._changed, None)
+        self._stream.end()
+
+    def _leave(self) -> None:
+        """The page is gone."""
+        self._route.listeners.pop(self._changed, None)
+        self._waiting.cancel()
