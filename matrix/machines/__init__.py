@@ -8,10 +8,18 @@ from matrix.machines.interfaces import (
     Observed,
     ProviderError,
     Started,
+)from matrix.machines.lifecycle import (
+    LIFECYCLE,
+    IllegalTransition,
+    LifecycleEvent,
+    next_state,
 )
 
 __all__ = [
+    "LIFECYCLE",
     "IProvider",
+    "IllegalTransition",
+    "LifecycleEvent",
     "LocalProvider",
     "MachineGone",
     "MemoryFleet",
@@ -19,4 +27,5 @@ __all__ = [
     "Observed",
     "ProviderError",
     "Started",
+    "next_state",
 ]

@@ -90,14 +90,16 @@ class LocalCase(TestCase):
         self.addCleanup(shutil.rmtree, self.directory)
         self.providers: list[LocalProvider] = []
         self.provider = self.successor()
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.leave_nothing()))
 
-    async def tearDown(self) -> None:
+    async def leave_nothing(self) -> None:
+        """Stop everything before the directory goes (cleanups run in reverse order)."""
+        leaders = self.leaders()
         last = self.successor()
         await last.close(stop_machines=True)
         for provider in self.providers:
             await provider.close(stop_machines=False)
-        for process in self.leaders():
-            assert not is_alive(process)
+        assert not any(map(is_alive, leaders))
 
     def successor(self, command: str | None = SOCKET_COMMAND, **options: Any) -> LocalProvider:
         options = {"grace": 1.0, **options}
@@ -116,7 +118,7 @@ class LocalCase(TestCase):
     def leaders(self) -> list[Process]:
         files = self.directory.glob("state/machines/*/pid")
         found = [find(int(path.read_text().split()[0])) for path in files]
-        return [process for process in found if process is not None]
+        return [process for process in found if process and process.pid != os.getpid()]
 
     async def booted(self, environment: Any = {}) -> tuple[Machine, Started]:  # noqa: B006
         machine = somebody()

@@ -1,0 +1,151 @@
+"""The life of a machine: which state may follow which, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Protocol
+
+from automat import NoTransition, TypeMachineBuilder
+
+from matrix.model import MachineState
+
+
+class LifecycleEvent(StrEnum):
+    """What happens to a machine; each is an input of the same name below."""
+
+    PROVISIONED = "provisioned"
+    WAKE = "wake"
+    WOKE = "woke"
+    IDLE = "idle"
+    DRAINED = "drained"
+    SUSPENDED = "suspended"
+    FAILED = "failed"
+    DIED = "died"
+    GONE = "gone"
+    FOUND_RUNNING = "found_running"
+    FOUND_SUSPENDED = "found_suspended"
+    STOP = "stop"
+    DESTROY = "destroy"
+    DESTROYED = "destroyed"
+
+
+class IllegalTransition(Exception):
+    """An event that cannot happen in this state: whoever reported it is mistaken."""
+
+    def __init__(self, state: MachineState, event: LifecycleEvent) -> None:
+        super().__init__(f"a machine that is {state} cannot meet {event.value!r}")
+        self.state = state
+        self.event = event
+
+
+class Life(Protocol):
+    """The inputs; each returns the state that follows."""
+
+    def provisioned(self) -> MachineState:
+        """The provider has made it."""
+
+    def wake(self) -> MachineState:
+        """Somebody needs it, or takes over from a router that died waking it."""
+
+    def woke(self) -> MachineState:
+        """It answers HTTP."""
+
+    def idle(self) -> MachineState:
+        """Nobody has used it for its idle timeout."""
+
+    def drained(self) -> MachineState:
+        """The last exchange on it has ended."""
+
+    def suspended(self) -> MachineState:
+        """The provider has frozen it."""
+
+    def failed(self) -> MachineState:
+        """The provider could not do what the state says is under way."""
+
+    def died(self) -> MachineState:
+        """Its processes ended, or were found ended, without anybody's asking."""
+
+    def gone(self) -> MachineState:
+        """The provider knows no such machine any more."""
+
+    def found_running(self) -> MachineState:
+        """It runs although its row says that it rests."""
+
+    def found_suspended(self) -> MachineState:
+        """It is frozen although its row says that it runs, or is about to be."""
+
+    def stop(self) -> MachineState:
+        """The operator, or Matrix itself when it ends, has its processes ended."""
+
+    def destroy(self) -> MachineState:
+        """Machine and data are to be deleted."""
+
+    def destroyed(self) -> MachineState:
+        """Nothing is left of it."""
+
+
+class _Nothing:
+    """A life needs no core: the row is elsewhere."""
+
+
+_builder = TypeMachineBuilder(Life, _Nothing)
+
+# The first one is where a machine's row begins.
+_STATES = {state: _builder.state(state.value) for state in MachineState}
+
+
+def _when(
+    happens: Callable[[Life], MachineState], after: MachineState, *states: MachineState
+) -> None:
+    """In each of C{states} this may happen, and then the machine is C{after}."""
+    for state in states:
+        _STATES[state].upon(happens).to(_STATES[after]).returns(after)
+
+
+_S = MachineState
+
+_when(Life.provisioned, _S.STARTING, _S.PROVISIONING)
+# A wake also takes over what a router left half done when it died: hence the loops.
+_when(Life.wake, _S.PROVISIONING, _S.PROVISIONING, _S.LOST)
+_when(Life.wake, _S.STARTING, _S.STARTING, _S.SUSPENDING, _S.SUSPENDED, _S.STOPPED, _S.FAILED)
+_when(Life.wake, _S.RUNNING, _S.RUNNING, _S.DRAINING)
+_when(Life.woke, _S.RUNNING, _S.STARTING)
+
+_when(Life.idle, _S.DRAINING, _S.RUNNING)
+_when(Life.drained, _S.SUSPENDING, _S.DRAINING)
+_when(Life.suspended, _S.SUSPENDED, _S.SUSPENDING)
+
+_when(Life.failed, _S.FAILED, _S.PROVISIONING, _S.STARTING)
+# A machine that could not be frozen goes on, and will be idle again.
+_when(Life.failed, _S.RUNNING, _S.SUSPENDING)
+_when(Life.died, _S.FAILED, _S.STARTING)
+_when(Life.died, _S.STOPPED, _S.RUNNING, _S.DRAINING, _S.SUSPENDING, _S.SUSPENDED, _S.STOPPED)
+_when(Life.gone, _S.LOST, _S.STARTING, _S.RUNNING, _S.DRAINING, _S.SUSPENDING, _S.SUSPENDED)
+_when(Life.gone, _S.LOST, _S.STOPPED, _S.FAILED, _S.LOST)
+
+_when(Life.found_running, _S.RUNNING, _S.RUNNING, _S.SUSPENDED, _S.STOPPED, _S.FAILED, _S.LOST)
+_when(Life.found_suspended, _S.SUSPENDED, _S.RUNNING, _S.DRAINING, _S.SUSPENDING, _S.SUSPENDED)
+_when(Life.found_suspended, _S.SUSPENDED, _S.STOPPED, _S.FAILED, _S.LOST)
+
+_when(Life.stop, _S.STOPPED, _S.STARTING, _S.RUNNING, _S.DRAINING, _S.SUSPENDING, _S.SUSPENDED)
+_when(Life.stop, _S.STOPPED, _S.STOPPED, _S.FAILED)
+_when(Life.destroy, _S.DESTROYING, *(set(_S) - {_S.DESTROYED}))
+_when(Life.destroyed, _S.DESTROYED, _S.DESTROYING, _S.DESTROYED)
+
+LIFECYCLE = _builder.build()
+"""The whole of it, as an Automat machine; docs/lifecycle.md is drawn from it."""
+
+
+def next_state(state: MachineState, event: LifecycleEvent) -> MachineState:
+    """
+    The state that follows. Every change of a machine's row asks here first.
+
+    @raise IllegalTransition: the event cannot happen in this state.
+    """
+    life = LIFECYCLE(_Nothing(), _STATES[state])
+    happens: Callable[[], MachineState] = getattr(life, event.value)
+    try:
+        return happens()
+    except NoTransition:
+        raise IllegalTransition(state, event) from None
