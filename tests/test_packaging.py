@@ -100,8 +100,8 @@ class WheelTests(SynchronousTestCase):
         parser = ConfigParser()
         parser.read(self.metadata / "entry_points.txt")
         for target in parser["console_scripts"].values():
-            module, _, _ = target.partition(":")
-            self.assertIn(module.replace(".", "/") + ".py", self.names)
+            path = target.partition(":")[0].replace(".", "/")
+            self.assertTrue(self.names & {f"{path}.py", f"{path}/__init__.py"}, target)
 
     def test_twistd_lists_our_services(self) -> None:
         listed = [line.split()[0] for line in self.twistd("--help").splitlines() if line.split()]

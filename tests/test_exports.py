@@ -1,0 +1,151 @@
+"""The public names of each room. A change here is a change to what other rooms may rely on."""
+
+from importlib import import_module
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+ROOT = Path(__file__).parent.parent
+
+EXPORTS = {
+    "api": [
+        "Api",
+        "BearerCheck",
+        "Check",
+        "EventStream",
+        "dump",
+        "read_json",
+        "read_model",
+        "send_json",
+    ],
+    "auth": [
+        "SESSION_COOKIE",
+        "Credential",
+        "IGate",
+        "IKeySource",
+        "JwksKeys",
+        "Key",
+        "MachineSecrets",
+        "MemoryGate",
+        "Policy",
+        "Reason",
+        "Source",
+        "StaticKeys",
+        "TokenGate",
+        "check_origin",
+        "find_token",
+        "refusal",
+        "without_session_cookies",
+    ],
+    "cli": [
+        "main",
+    ],
+    "daemon": [],
+    "directory": [
+        "DirectoryUnavailable",
+        "EmbeddedPostgres",
+        "IDirectory",
+        "MemoryDirectory",
+        "PostgresDirectory",
+        "StaleRow",
+        "UnknownUser",
+        "migrate",
+        "open_directory",
+    ],
+    "http": [
+        "TRY_AGAIN_LATER",
+        "Answer",
+        "Backend",
+        "BodySink",
+        "Counters",
+        "Exchange",
+        "Handler",
+        "HeaderList",
+        "HeaderRules",
+        "Limits",
+        "Relay",
+        "Request",
+        "RequestHead",
+        "ServerConnection",
+        "ServerFactory",
+        "accept_key",
+        "close_frame",
+        "error_headers",
+        "has_trace",
+        "probe",
+        "problem",
+        "render_problem",
+    ],
+    "machines": [
+        "IProvider",
+        "LocalProvider",
+        "MachineGone",
+        "MemoryFleet",
+        "MemoryProvider",
+        "Observed",
+        "ProviderError",
+        "Started",
+    ],
+    "metrics": [
+        "Counter",
+        "Gauge",
+        "Histogram",
+        "LoopLag",
+        "Registry",
+        "RequestMeter",
+        "process_registry",
+        "series",
+    ],
+    "net": [
+        "IWheel",
+        "LocalAuthority",
+        "NativeClientEndpoint",
+        "NativeServerEndpoint",
+        "NativeTransport",
+        "Timed",
+        "Wheel",
+        "bind",
+        "event_loop",
+        "parse_listen",
+        "server_context",
+    ],
+    "processes": [
+        "ExitWatch",
+        "Identity",
+        "Process",
+        "SpawnError",
+        "find",
+        "group_members",
+        "host_boot",
+        "is_alive",
+        "marked_members",
+        "python_reach",
+        "read_pid_file",
+        "session_members",
+        "signal_group",
+        "signal_process",
+        "spawn",
+        "state",
+        "user_members",
+        "watch_exit",
+    ],
+    "router": [],
+    "testing": [],
+}
+
+
+class ExportTests(SynchronousTestCase):
+    def test_each_room_offers_these_names(self) -> None:
+        for room, names in EXPORTS.items():
+            module = import_module(f"matrix.{room}")
+            self.assertEqual(getattr(module, "__all__", []), names, room)
+
+    def test_each_name_is_there(self) -> None:
+        for room, names in EXPORTS.items():
+            module = import_module(f"matrix.{room}")
+            for name in names:
+                self.assertTrue(hasattr(module, name), f"matrix.{room}.{name}")
+
+    def test_each_room_is_listed(self) -> None:
+        rooms = {path.parent.name for path in (ROOT / "matrix").glob("*/__init__.py")}
+        self.assertEqual(rooms, set(EXPORTS))
