@@ -71,6 +71,10 @@ class TokenGate:
         key = await self._keys.find(signed.kid)
         if key is None:
             raise refusal(Reason.UNKNOWN_KEY)
+        # Of many requests that waited for the keys with one token, the first checks it.
+        known = self.recall(token)
+        if known is not None:
+            return known
         principal = judge(check_signature(signed, key), self._policy, self._now())
         deadline = principal.expires_at + self._policy.leeway
         self._cache.put(token, Entry(principal, deadline, key))

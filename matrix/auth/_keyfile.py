@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -41,7 +42,11 @@ def load(path: Path) -> tuple[bytes, float] | None:
     """The kept document and when it was fetched; C{None}, with a log line, if it is unusable."""
     try:
         record = json.loads(path.read_bytes())
-        return str(record["document"]).encode(), float(record["fetched_at"])
+        fetched_at = float(record["fetched_at"])
+        if not math.isfinite(fetched_at):
+            # Against NaN no age is ever too old.
+            raise ValueError(f"fetched_at is {fetched_at}")
+        return str(record["document"]).encode(), fetched_at
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
