@@ -8,7 +8,8 @@ from matrix.machines.interfaces import (
     Observed,
     ProviderError,
     Started,
-)from matrix.machines.lifecycle import (
+)
+from matrix.machines.lifecycle import (
     LIFECYCLE,
     IllegalTransition,
     LifecycleEvent,
