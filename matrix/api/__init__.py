@@ -1,7 +1,7 @@
 """What the JSON APIs share: routing, JSON in and out, bearer checks and event streams."""
 
 from matrix.api._bearer import BearerCheck
-from matrix.api._json import read_json, read_model, send_json
+from matrix.api._json import dump, read_json, read_model, send_json
 from matrix.api._routing import Api, Check
 from matrix.api._sse import EventStream
 
@@ -10,6 +10,7 @@ __all__ = [
     "BearerCheck",
     "Check",
     "EventStream",
+    "dump",
     "read_json",
     "read_model",
     "send_json",

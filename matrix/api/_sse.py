@@ -48,12 +48,17 @@ class EventStream:
         self._paused = False
         self.over = False
 
-    def begin(self) -> None:
-        """Send the head, and a first comment, so that a client sees the stream open."""
+    def begin(self, id: str | None = None) -> None:
+        """
+        Send the head, and a first comment, so that a client sees the stream open.
+
+        @param id: what the client is to come back with if no event reaches it; it sees no
+            event of this.
+        """
         self._exchange.on_gone(self._finish)
         self._exchange.begin(200, HEADERS)
         self._exchange.register_producer(self)
-        self._exchange.write(b": open\n\n")
+        self._exchange.write(b": open\n\n" if id is None else b"id: %b\n\n" % id.encode())
 
     def send(self, event: str, data: str, id: str | None = None) -> None:
         """

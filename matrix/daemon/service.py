@@ -1,0 +1,115 @@
+"""The daemon's parts, started together and stopped in an order that loses nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from matrix.daemon.events import HEARTBEAT, Events
+from matrix.daemon.feed import Feed
+from matrix.daemon.files import Files
+from matrix.daemon.site import site
+from matrix.daemon.watch import Watch
+from matrix.daemon.watcher import Watcher
+from matrix.daemon.workspace import Workspace
+from matrix.errors import ConfigurationError
+from matrix.http import ServerFactory
+from matrix.net import Wheel
+
+_log = Logger()
+
+THREADS = 8
+"""File operations at once. More would only queue in the disk instead of here."""
+
+
+class Daemon(Service):
+    """
+    Serves one data directory. What can be wrong with its surroundings shows when it is
+    made, not after it was started.
+    """
+
+    def __init__(
+        self, reactor: Any, data: Path, token: str, endpoint: IStreamServerEndpoint
+    ) -> None:
+        """
+        @param endpoint: where to listen; bound already.
+        @raise ConfigurationError: the directory or the system's limits will not do.
+        """
+        self.name = "matrix-daemon"
+        self._endpoint = endpoint
+        self._port: IListeningPort | None = None
+        self._pool = ThreadPool(0, THREADS, name="workspace")
+        self._feed = Feed()
+        self._wheel = Wheel(reactor)
+        self._pulse = LoopingCall(self._feed.heartbeat)
+        self._pulse.clock = reactor
+        watch = _watch(data)
+
+        def in_thread(*call: Any) -> Deferred[Any]:
+            return deferToThreadPool(reactor, self._pool, *call)
+
+        self._workspace = Workspace(os.fsencode(data), in_thread, told=watch)
+        self._watcher = Watcher(watch, self._feed.publish, reactor.callFromThread)
+        handler = site(
+            token,
+            Files(self._workspace),
+            Events(self._feed, reactor.callLater),
+            lambda: self._watcher.state,
+        )
+        self._factory = ServerFactory(handler, self._wheel)
+
+    def startService(self) -> None:
+        super().startService()  # type: ignore[no-untyped-call]
+        self._pool.start()
+        self._watcher.start()
+        self._wheel.start()
+        self._pulse.start(HEARTBEAT, now=False).addErrback(_broken, "heartbeat")
+        self._endpoint.listen(self._factory).addCallbacks(self._listening, _broken)
+
+    async def _stop(self) -> None:
+        if self._port is not None:
+            await _settled(self._port.stopListening())
+        self._factory.drain()
+        self._feed.end()
+        if self._pulse.running:
+            self._pulse.stop()
+        self._watcher.stop()
+        self._pool.stop()
+        self._workspace.close()
+        self._wheel.stop()
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()  # type: ignore[no-untyped-call]
+        return Deferred.fromCoroutine(self._stop())
+
+    def _listening(self, port: IListeningPort) -> None:
+        self._port = port
+        _log.info("serving the workspace at {place}", place=port.getHost())
+
+
+def _watch(data: Path) -> Watch:
+    root = data / "workspace"
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Watch(os.fsencode(root))
+    except OSError as error:
+        raise ConfigurationError(f"cannot watch {root}: {error.strerror}") from None
+
+
+def _broken(failure: Failure, what: str = "listening") -> None:
+    _log.failure("{what} ended", failure=failure, what=what)
+
+
+async def _settled(result: Any) -> None:
+    if result is not None:
+        await result
