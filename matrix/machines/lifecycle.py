@@ -14,11 +14,11 @@ from matrix.model import MachineState
 class LifecycleEvent(StrEnum):
     """What happens to a machine; each is an input of the same name below."""
 
-    PROVISIONED = "provisioned"
     WAKE = "wake"
     WOKE = "woke"
     IDLE = "idle"
     DRAINED = "drained"
+    KEEP = "keep"
     SUSPENDED = "suspended"
     FAILED = "failed"
     DIED = "died"
@@ -42,11 +42,11 @@ class IllegalTransition(Exception):
 class Life(Protocol):
     """The inputs; each returns the state that follows."""
 
-    def provisioned(self) -> MachineState:
-        """The provider has made it."""
-
     def wake(self) -> MachineState:
-        """Somebody needs it, or takes over from a router that died waking it."""
+        """
+        Somebody needs it and it does not answer, whatever its row says. A lost machine
+        must first be made again; once it is, wake it again.
+        """
 
     def woke(self) -> MachineState:
         """It answers HTTP."""
@@ -56,6 +56,9 @@ class Life(Protocol):
 
     def drained(self) -> MachineState:
         """The last exchange on it has ended."""
+
+    def keep(self) -> MachineState:
+        """It is wanted after all, or could not be frozen: it stays awake."""
 
     def suspended(self) -> MachineState:
         """The provider has frozen it."""
@@ -105,24 +108,22 @@ def _when(
 
 _S = MachineState
 
-_when(Life.provisioned, _S.STARTING, _S.PROVISIONING)
-# A wake also takes over what a router left half done when it died: hence the loops.
-_when(Life.wake, _S.PROVISIONING, _S.PROVISIONING, _S.LOST)
-_when(Life.wake, _S.STARTING, _S.STARTING, _S.SUSPENDING, _S.SUSPENDED, _S.STOPPED, _S.FAILED)
-_when(Life.wake, _S.RUNNING, _S.RUNNING, _S.DRAINING)
+# From every state: a router that died may have left its row in any of them.
+_when(Life.wake, _S.STARTING, _S.PROVISIONING, _S.STARTING, _S.RUNNING, _S.DRAINING)
+_when(Life.wake, _S.STARTING, _S.SUSPENDING, _S.SUSPENDED, _S.STOPPED, _S.FAILED)
+_when(Life.wake, _S.PROVISIONING, _S.LOST)
 _when(Life.woke, _S.RUNNING, _S.STARTING)
 
 _when(Life.idle, _S.DRAINING, _S.RUNNING)
 _when(Life.drained, _S.SUSPENDING, _S.DRAINING)
+_when(Life.keep, _S.RUNNING, _S.DRAINING, _S.SUSPENDING)
 _when(Life.suspended, _S.SUSPENDED, _S.SUSPENDING)
 
 _when(Life.failed, _S.FAILED, _S.PROVISIONING, _S.STARTING)
-# A machine that could not be frozen goes on, and will be idle again.
-_when(Life.failed, _S.RUNNING, _S.SUSPENDING)
 _when(Life.died, _S.FAILED, _S.STARTING)
 _when(Life.died, _S.STOPPED, _S.RUNNING, _S.DRAINING, _S.SUSPENDING, _S.SUSPENDED, _S.STOPPED)
 _when(Life.gone, _S.LOST, _S.STARTING, _S.RUNNING, _S.DRAINING, _S.SUSPENDING, _S.SUSPENDED)
-_when(Life.gone, _S.LOST, _S.STOPPED, _S.FAILED, _S.LOST)
+_when(Life.gone, _S.LOST, _S.PROVISIONING, _S.STOPPED, _S.FAILED, _S.LOST)
 
 _when(Life.found_running, _S.RUNNING, _S.RUNNING, _S.SUSPENDED, _S.STOPPED, _S.FAILED, _S.LOST)
 _when(Life.found_suspended, _S.SUSPENDED, _S.RUNNING, _S.DRAINING, _S.SUSPENDING, _S.SUSPENDED)

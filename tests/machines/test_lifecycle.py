@@ -52,7 +52,7 @@ class LifeTests(SynchronousTestCase):
 
     def test_from_the_first_request_to_sleep_and_back(self) -> None:
         course = follow(
-            S.PROVISIONING, E.PROVISIONED, E.WOKE, E.IDLE, E.DRAINED, E.SUSPENDED, E.WAKE, E.WOKE
+            S.PROVISIONING, E.WAKE, E.WOKE, E.IDLE, E.DRAINED, E.SUSPENDED, E.WAKE, E.WOKE
         )
         self.assertEqual(
             course,
@@ -67,14 +67,15 @@ class LifeTests(SynchronousTestCase):
             ],
         )
 
-    def test_a_request_while_draining_cancels(self) -> None:
-        self.assertEqual(next_state(S.DRAINING, E.WAKE), S.RUNNING)
+    def test_a_request_before_the_freeze_keeps_it_awake(self) -> None:
+        self.assertEqual(next_state(S.DRAINING, E.KEEP), S.RUNNING)
 
-    def test_a_request_while_suspending_wakes(self) -> None:
-        self.assertEqual(next_state(S.SUSPENDING, E.WAKE), S.STARTING)
+    def test_what_could_not_be_frozen_stays_awake(self) -> None:
+        self.assertEqual(next_state(S.SUSPENDING, E.KEEP), S.RUNNING)
 
-    def test_a_failed_suspend_leaves_it_running(self) -> None:
-        self.assertEqual(next_state(S.SUSPENDING, E.FAILED), S.RUNNING)
+    def test_what_a_dead_router_left_half_done_is_woken(self) -> None:
+        for state in (S.STARTING, S.DRAINING, S.SUSPENDING, S.RUNNING):
+            self.assertEqual(follow(state, E.WAKE, E.WOKE), [S.STARTING, S.RUNNING])
 
     def test_a_death_is_a_stop_that_the_next_request_mends(self) -> None:
         for state in (S.RUNNING, S.DRAINING, S.SUSPENDING, S.SUSPENDED):
@@ -86,7 +87,9 @@ class LifeTests(SynchronousTestCase):
         self.assertEqual(follow(S.STARTING, E.DIED, E.WAKE), [S.FAILED, S.STARTING])
 
     def test_what_is_lost_is_provisioned_anew(self) -> None:
-        self.assertEqual(follow(S.RUNNING, E.GONE, E.WAKE), [S.LOST, S.PROVISIONING])
+        self.assertEqual(
+            follow(S.RUNNING, E.GONE, E.WAKE, E.WAKE), [S.LOST, S.PROVISIONING, S.STARTING]
+        )
 
     def test_what_the_provider_sees_wins_over_a_resting_row(self) -> None:
         self.assertEqual(next_state(S.STOPPED, E.FOUND_RUNNING), S.RUNNING)
@@ -113,10 +116,10 @@ class LifeTests(SynchronousTestCase):
         self.assertLessEqual({S.RUNNING, S.DESTROYED}, reachable(state))
 
     @given(st.sampled_from([state for state in S if not state.startswith("destroy")]))
-    def test_a_wake_is_never_refused_and_repeats_harmlessly(self, state: MachineState) -> None:
+    def test_a_wake_is_never_refused_and_leads_to_a_start(self, state: MachineState) -> None:
         once = next_state(state, E.WAKE)
-        self.assertIn(once, (S.PROVISIONING, S.STARTING, S.RUNNING))
-        self.assertEqual(next_state(once, E.WAKE), once)
+        self.assertIn(once, (S.PROVISIONING, S.STARTING))
+        self.assertEqual(follow(once, E.WAKE, E.WAKE), [S.STARTING, S.STARTING])
 
     @given(st.lists(st.sampled_from(list(E)), max_size=30))
     def test_no_course_leaves_the_table(self, events: list[LifecycleEvent]) -> None:
