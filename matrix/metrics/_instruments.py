@@ -6,17 +6,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 
-class Counter:
-    """A number that only grows: C{counter.value += 1}."""
-
-    __slots__ = ("value",)
-
-    def __init__(self) -> None:
-        self.value: float = 0
-
-
-class Gauge:
-    """A number that comes and goes, either set (C{gauge.value += 1}) or read at each scrape."""
+class _Number:
+    """A number, either kept (C{number.value += 1}) or read from elsewhere at each scrape."""
 
     __slots__ = ("read", "value")
 
@@ -25,8 +16,20 @@ class Gauge:
         self.read: Callable[[], float] | None = None
 
     def current(self) -> float:
-        """The value now; asks C{read} if there is one."""
+        """The number now; asks C{read} if there is one."""
         return self.value if self.read is None else self.read()
+
+
+class Counter(_Number):
+    """A number that only grows."""
+
+    __slots__ = ()
+
+
+class Gauge(_Number):
+    """A number that comes and goes."""
+
+    __slots__ = ()
 
 
 class Histogram:

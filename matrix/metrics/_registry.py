@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry
@@ -100,9 +100,18 @@ class Registry(Collector):
         """
         return self._gauges[series.name].child(values)
 
-    def watch(self, series: GaugeSeries, read: Callable[[], float], *values: str) -> None:
-        """Let C{read} be asked for the gauge's value at each scrape; it must not block."""
-        self.gauge(series, *values).read = read
+    def watch(
+        self, series: CounterSeries | GaugeSeries, read: Callable[[], float], *values: str
+    ) -> None:
+        """
+        Let C{read} be asked for the number at each scrape; it must not block.
+
+        @raise ValueError: the number of values is not the number of the series' labels.
+        """
+        if isinstance(series, CounterSeries):
+            self.counter(series, *values).read = read
+        else:
+            self.gauge(series, *values).read = read
 
     def histogram(self, series: HistogramSeries, *values: str) -> Histogram:
         """
@@ -141,22 +150,25 @@ class Registry(Collector):
 def _counter_metric(family: _Family[Counter]) -> Metric:
     series = family.series
     metric = CounterMetricFamily(series.name, series.help, labels=series.labels)
-    for values, counter in family.children.items():
-        metric.add_metric(values, counter.value)
+    for values, value in _numbers(family):
+        metric.add_metric(values, value)
     return metric
 
 
 def _gauge_metric(family: _Family[Gauge]) -> Metric:
     series = family.series
     metric = GaugeMetricFamily(series.name, series.help, labels=series.labels)
-    for values, gauge in family.children.items():
-        try:
-            value = gauge.current()
-        except Exception:  # noqa: BLE001 - one broken source must not hide all other series
-            _log.failure("cannot read the gauge {name}", name=series.name)
-        else:
-            metric.add_metric(values, value)
+    for values, value in _numbers(family):
+        metric.add_metric(values, value)
     return metric
+
+
+def _numbers(family: _Family[Counter] | _Family[Gauge]) -> Iterator[tuple[Sequence[str], float]]:
+    for values, number in family.children.items():
+        try:
+            yield values, number.current()
+        except Exception:  # noqa: BLE001 - one broken source must not hide all other series
+            _log.failure("cannot read the series {name}", name=family.series.name)
 
 
 def _histogram_metric(family: _Family[Histogram]) -> Metric:

@@ -55,6 +55,10 @@ class RegistryTests(SynchronousTestCase):
         self.assertEqual(samples(self.registry)["depth", ()], 1.5)
         self.assertEqual(samples(self.registry)["depth", ()], 2.5)
 
+    def test_counter_of_another_room_is_read_at_each_scrape(self) -> None:
+        self.registry.watch(HITS, lambda: 41, "a", "b")
+        self.assertEqual(samples(self.registry)["hits_total", (("how", "b"), ("who", "a"))], 41)
+
     def test_histogram_is_exposed_cumulatively(self) -> None:
         took = self.registry.histogram(TOOK, "auth")
         for seconds in (0.05, 0.5, 5.0):
