@@ -42,13 +42,14 @@ def load(path: Path) -> tuple[bytes, float] | None:
     """The kept document and when it was fetched; C{None}, with a log line, if it is unusable."""
     try:
         record = json.loads(path.read_bytes())
-        fetched_at = float(record["fetched_at"])
-        if not math.isfinite(fetched_at):
-            # Against NaN no age is ever too old.
-            raise ValueError(f"fetched_at is {fetched_at}")
-        return str(record["document"]).encode(), fetched_at
+        document, fetched_at = str(record["document"]).encode(), float(record["fetched_at"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         _log.warn("the key set in {path} is unusable: {error!r}", path=str(path), error=error)
         return None
+    if not math.isfinite(fetched_at):
+        # Against NaN no age would ever be too old.
+        _log.warn("the key set in {path} has no proper date", path=str(path))
+        return None
+    return document, fetched_at

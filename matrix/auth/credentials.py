@@ -109,6 +109,17 @@ def without_session_cookies(cookie: bytes) -> bytes | None:
     return remaining if kept[0] is parts[0] else remaining.lstrip(b" \t")
 
 
+def allows_set_cookie(value: bytes) -> bool:
+    """
+    Whether a machine may set this cookie: not one that the router would take for a
+    session, or a machine could sign its visitor in as somebody else.
+
+    @param value: of a C{Set-Cookie} field.
+    """
+    # A browser sends the nameless cookie "=a=b" back as "a=b".
+    return not _SESSION_NAME.fullmatch(value.lstrip(b"= \t").partition(b"=")[0].strip(b" \t"))
+
+
 def check_origin(
     credential: Credential, method: bytes, origin: bytes | None, host: bytes | None, upgrade: bool
 ) -> None:

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from matrix.auth import Credential, Source, check_origin, find_token, without_session_cookies
+from matrix.auth import (
+    Credential,
+    Source,
+    allows_set_cookie,
+    check_origin,
+    find_token,
+    without_session_cookies,
+)
 from matrix.errors import BadRequest, Forbidden
 from matrix.testing.exchange import FakeRequest
 
@@ -180,6 +187,33 @@ class WithoutSessionCookiesTests(SynchronousTestCase):
         result = without_session_cookies(b"a=b; __Host-matrix=t;" + noise)
         if result is not None:
             self.assertIsNone(find_token(request((b"cookie", result))))
+
+
+class AllowsSetCookieTests(SynchronousTestCase):
+    """A machine must not sign its visitor in as somebody else."""
+
+    def test_session_cookies_are_not_for_machines(self) -> None:
+        for name in SESSION_NAMES:
+            for value in (
+                name + b"=x; Path=/; Secure",
+                name + b" = x",
+                b" \t" + name + b"=x",
+                name + b"=",
+                name,
+                b"=" + name + b"=x",
+                b" = " + name + b"=x",
+            ):
+                self.assertFalse(allows_set_cookie(value), value)
+
+    def test_others_are(self) -> None:
+        for name in OTHER_NAMES:
+            self.assertTrue(allows_set_cookie(name + b"=x; Path=/"), name)
+        self.assertTrue(allows_set_cookie(b"note=__Host-matrix=x"))
+
+    @given(others | sessions)
+    def test_what_is_stripped_from_requests_cannot_be_set(self, cookie: bytes) -> None:
+        if without_session_cookies(cookie) is None:
+            self.assertFalse(allows_set_cookie(cookie))
 
 
 class CheckOriginTests(SynchronousTestCase):

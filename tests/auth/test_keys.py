@@ -400,6 +400,13 @@ class KeptOnDiskTests(KeysCase):
         self.restart()
         self.down("first")
 
+    def test_old_ones_do_not_even_bridge_the_first_fetch(self) -> None:
+        self.keep(FIRST)
+        self.clock.advance(STALE_MAX)
+        self.keys = self.make(self.path)
+        self.keys.start()
+        self.assertNoResult(self.ask("first").addErrback(lambda _failure: None))
+
     def test_only_the_owner_reads_the_file_and_no_other_stays(self) -> None:
         self.keep(FIRST)
         self.assertEqual(os.stat(self.path).st_mode & 0o777, 0o600)
