@@ -8,9 +8,12 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred, DeferredLock
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 _T = TypeVar("_T")
+
+_log = Logger()
 
 
 class Turns:
@@ -42,7 +45,8 @@ class Turns:
                 os.close(descriptor)
         finally:
             lock.release()
-            if not lock.locked:
+            # The next in turn may have run to its end within release().
+            if not lock.locked and self._locks.get(name) is lock:
                 del self._locks[name]
 
     async def drained(self) -> None:
@@ -55,11 +59,13 @@ class Turns:
 def shielded(work: Deferred[_T]) -> Deferred[_T]:
     """
     The result of C{work}, which goes on when the caller no longer waits: half a start is
-    worse than one that nobody asked for any more.
+    worse than one that nobody asked for any more. A failure that nobody waits for is logged.
     """
     waiting: Deferred[_T] = Deferred()
 
     def passed_on(result: _T | Failure) -> None:
+        if waiting.called and isinstance(result, Failure):
+            _log.failure("machine.failed-unattended", failure=result)
         waiting.callback(result)  # a Failure goes to the errbacks
 
     work.addBoth(passed_on)
