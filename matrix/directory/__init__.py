@@ -4,10 +4,12 @@ from matrix.directory._memory import MemoryDirectory
 from matrix.directory._migrate import migrate
 from matrix.directory._open import open_directory
 from matrix.directory._postgres import PostgresDirectory
+from matrix.directory.embedded import EmbeddedPostgres
 from matrix.directory.interfaces import DirectoryUnavailable, IDirectory, StaleRow, UnknownUser
 
 __all__ = [
     "DirectoryUnavailable",
+    "EmbeddedPostgres",
     "IDirectory",
     "MemoryDirectory",
     "PostgresDirectory",

@@ -88,7 +88,11 @@ class Cluster:
     C{postgres.log}, C{postgres.pid}, C{lock}, and C{new} while initdb is at work.
     """
 
-    def __init__(self, root: Path, installation: Installation) -> None:
+    def __init__(self, root: Path, installation: Installation, *, durable: bool = True) -> None:
+        """
+        @param durable: whether the data must survive a power cut; tests do without.
+        """
+        self.durable = durable
         self.root = root.absolute()
         self.data = self.root / "data"
         self.log = self.root / "postgres.log"
@@ -204,6 +208,8 @@ class Cluster:
             *("--auth=scram-sha-256", "--encoding=UTF8", "--no-locale"),
             *("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-instructions"),
         ]
+        if not self.durable:
+            argv.append("--no-sync")
         process = spawn_or_explain(
             lambda: spawn(
                 argv,

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg2
 from psycopg2 import errorcodes
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectionClosed
-from twisted.internet.interfaces import IReactorThreads, IReactorTime
+from twisted.internet.interfaces import IReactorThreads
 from twisted.internet.threads import deferToThreadPool
-from twisted.python.failure import Failure
 from txpostgres import txpostgres
 
+from matrix.directory._deferreds import within
 from matrix.directory._dsn import Parameters, candidates, first_line
 from matrix.directory.interfaces import DirectoryUnavailable
-
-T = TypeVar("T")
 
 CONNECT_SECONDS = 5.0
 """For each address; a database in the same region answers in milliseconds."""
@@ -107,40 +105,6 @@ async def connect(
         else:
             return connection
     raise failure
-
-
-def within(
-    clock: IReactorTime, seconds: float, work: Deferred[T], abort: Callable[[], None]
-) -> Deferred[T]:
-    """
-    The result of C{work}, or L{DirectoryUnavailable} and a call of C{abort} if it takes
-    longer. Cancelling calls C{abort} too. (txpostgres's own cancelling blocks.)
-    """
-    abandoned = False
-
-    def give_up(_: object = None) -> None:
-        nonlocal abandoned
-        abandoned = True
-        abort()
-
-    def late() -> None:
-        give_up()
-        result.errback(DirectoryUnavailable(f"the database did not answer within {seconds:g} s"))
-
-    def pass_on(outcome: T | Failure) -> None:
-        if timer.active():
-            timer.cancel()
-        if abandoned:
-            return
-        if isinstance(outcome, Failure):
-            result.errback(outcome)
-        else:
-            result.callback(outcome)
-
-    result: Deferred[T] = Deferred(give_up)
-    timer = clock.callLater(seconds, late)
-    work.addBoth(pass_on)
-    return result
 
 
 def is_outage(error: BaseException, connection: Connection) -> bool:

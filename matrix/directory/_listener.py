@@ -9,7 +9,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from matrix.directory._connection import Connection, within
+from matrix.directory._connection import Connection
+from matrix.directory._deferreds import within
 from matrix.directory.interfaces import DirectoryUnavailable, Watcher
 from matrix.model import UserId
 

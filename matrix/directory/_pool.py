@@ -9,7 +9,8 @@ from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
 
-from matrix.directory._connection import Connection, is_outage, within
+from matrix.directory._connection import Connection, is_outage
+from matrix.directory._deferreds import shielded, within
 from matrix.directory._dsn import first_line
 from matrix.directory._rows import Row
 from matrix.directory._statements import Statement
@@ -51,10 +52,7 @@ class Pool:
         @raise DirectoryUnavailable: the database cannot be reached, or is in trouble.
         @raise psycopg2.Error: the statement's own error.
         """
-        result: Deferred[list[Row]] = Deferred()
-        work = Deferred.fromCoroutine(self._run(statement, values))
-        work.addCallbacks(result.callback, result.errback)
-        return result
+        return shielded(Deferred.fromCoroutine(self._run(statement, values)))
 
     def close(self) -> None:
         """Close all connections; queries under way fail."""

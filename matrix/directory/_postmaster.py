@@ -74,9 +74,8 @@ DISPOSABLE = DURABLE | {"fsync": "off", "synchronous_commit": "off", "full_page_
 class Postmaster:
     """The server of one L{Cluster}. Every method blocks: call them in a thread."""
 
-    def __init__(self, cluster: Cluster, settings: dict[str, str] = DURABLE) -> None:
+    def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._settings = settings
         self.process: Process | None = None
         self._port = 0
 
@@ -103,7 +102,7 @@ class Postmaster:
 
         @raise ConfigurationError: it does not run.
         """
-        self._remove_foreign_lock()
+        self._remove_stale_lock()
         self._launch(self._port)
 
     def stop(self) -> None:
@@ -119,22 +118,22 @@ class Postmaster:
     def dsn(self, database: str) -> str:
         """The connection string of a database; it holds the password."""
         # Only loopback: encryption is not built in, and asking for it costs a round trip.
-        options = "sslmode=disable&gssencmode=disable"
+        # SCRAM proves the server to us, too: another program on this port learns nothing.
+        options = "sslmode=disable&gssencmode=disable&require_auth=scram-sha-256"
         password = self._cluster.password
         return f"postgresql://{USER}:{password}@{HOST}:{self._port}/{database}?{options}"
 
     def _adopt(self) -> bool:
         """Take over the server that a predecessor left running, or end it."""
         process = self._running()
-        if process is None:
-            self._remove_foreign_lock()
-            return False
-        lines = lock_file(self._cluster.data)
-        self.process, self._port = process, int(lines[3]) if len(lines) > 3 else 0
-        if self._port and self._await_ready(process, ADOPT_SECONDS):
-            return True
-        shut_down(process)
-        self.process = None
+        if process is not None:
+            lines = lock_file(self._cluster.data)
+            self.process, self._port = process, int(lines[3]) if len(lines) > 3 else 0
+            if self._port and self._await_ready(process, ADOPT_SECONDS):
+                return True
+            shut_down(process)
+            self.process = None
+        self._remove_stale_lock()
         return False
 
     def _running(self) -> Process | None:
@@ -148,8 +147,12 @@ class Postmaster:
             return process
         return None
 
-    def _remove_foreign_lock(self) -> None:
-        """PostgreSQL takes any living process whose id is in a stale lock file for itself."""
+    def _remove_stale_lock(self) -> None:
+        """
+        Remove a lock file that names a stranger or a zombie: PostgreSQL would take either
+        for a postmaster. One that names nobody it removes itself; and should backends of
+        a dead one live on, it notices by their shared memory.
+        """
         lines = lock_file(self._cluster.data)
         if lines and find(int(lines[0])) is not None:
             (self._cluster.data / "postmaster.pid").unlink(missing_ok=True)
@@ -177,13 +180,13 @@ class Postmaster:
         )
 
     def _spawn(self) -> Process:
-        settings = self._settings | {
+        cluster = self._cluster
+        settings = (DURABLE if cluster.durable else DISPOSABLE) | {
             "listen_addresses": HOST,
             "port": str(self._port),
             # A socket's path must be under 108 bytes, and a state directory may be deep.
             "unix_socket_directories": "",
         }
-        cluster = self._cluster
         argv = [cluster.installation.program("postgres"), "-D", str(cluster.data)]
         for name, value in settings.items():
             argv += ["-c", f"{name}={value}"]

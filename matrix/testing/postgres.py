@@ -14,7 +14,7 @@ import psycopg2
 
 from matrix.directory._cluster import Cluster, find_installation
 from matrix.directory._migrate import migrate
-from matrix.directory._postmaster import DISPOSABLE, Postmaster
+from matrix.directory._postmaster import Postmaster
 
 TEMPLATE = "migrated"
 
@@ -27,7 +27,8 @@ def server() -> Postmaster:
     """
     directory = Path(tempfile.mkdtemp(prefix="matrix-postgres-"))
     directory.chmod(0o711)  # PostgreSQL does not run as root, and must get to its data
-    postmaster = Postmaster(Cluster(directory / "cluster", find_installation()), DISPOSABLE)
+    cluster = Cluster(directory / "cluster", find_installation(), durable=False)
+    postmaster = Postmaster(cluster)
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     postmaster.start()
     atexit.register(postmaster.stop)
