@@ -17,6 +17,11 @@ RESERVE = 16 * 1024 * 1024
 stops databases and logs, the user's too."""
 
 
+WRITE_BACK = 8 * 1024 * 1024
+"""Bytes after which the kernel is asked to begin writing to the disk. Left alone it would
+begin after some seconds, and the last step of a large upload would wait for gigabytes."""
+
+
 class StagedFile:
     """
     A file being written. Its methods block and may be called from different threads: each
@@ -30,6 +35,8 @@ class StagedFile:
         self.lock = threading.RLock()
         """Held for as long as several steps must not be interrupted by L{close}."""
         self._there = True
+        self._written = 0
+        self._sent_back = 0
         self.name = name
 
     def write(self, chunks: Sequence[bytes]) -> None:
@@ -43,9 +50,20 @@ class StagedFile:
         with self.lock:
             while rest and self._descriptor >= 0:
                 try:
-                    rest = rest[os.write(self._descriptor, rest) :]
+                    count = os.write(self._descriptor, rest)
                 except OSError as error:
                     raise explained_write(error, "the upload") from None
+                self._written += count
+                rest = rest[count:]
+            self._begin_write_back()
+
+    def _begin_write_back(self) -> None:
+        size = self._written - self._sent_back
+        if size >= WRITE_BACK and self._descriptor >= 0:
+            # For pages not yet on the disk this advice means: write them, without waiting.
+            advice = os.POSIX_FADV_DONTNEED
+            os.posix_fadvise(self._descriptor, self._sent_back, size, advice)
+            self._sent_back = self._written
 
     def finish(self) -> None:
         """
