@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,11 +58,9 @@ def _stat(pid: int) -> _Stat | None:
         return None
 
 
-def _all() -> Iterator[_Stat]:
-    """Every process there is; those that end meanwhile are left out."""
-    for name in os.listdir("/proc"):
-        if name.isdigit() and (stat := _stat(int(name))) is not None:
-            yield stat
+def _pids() -> Iterator[int]:
+    """The id of every process there is."""
+    return map(int, filter(str.isdigit, os.listdir("/proc")))
 
 
 def host_boot() -> str:
@@ -87,23 +85,24 @@ def is_alive(process: Process) -> bool:
     return (state(process) or "Z") not in DEAD
 
 
-def _living(belongs: Callable[[_Stat], bool]) -> list[Process]:
-    return [stat.process for stat in _all() if stat.alive and belongs(stat)]
+def _living(pids: Iterable[int], belongs: Callable[[_Stat], bool]) -> list[Process]:
+    stats = filter(None, map(_stat, pids))
+    return [stat.process for stat in stats if stat.alive and belongs(stat)]
 
 
 def group_members(pgid: int) -> list[Process]:
     """The living processes of a process group. Reads all of /proc: call it in a thread."""
-    return _living(lambda stat: stat.group == pgid)
+    return _living(_pids(), lambda stat: stat.group == pgid)
 
 
 def session_members(sid: int) -> list[Process]:
     """The living processes of a session, whatever their group. Call it in a thread."""
-    return _living(lambda stat: stat.session == sid)
+    return _living(_pids(), lambda stat: stat.session == sid)
 
 
 def user_members(uid: int) -> list[Process]:
     """The living processes whose real user is C{uid}. Call it in a thread."""
-    return _living(lambda stat: _real_uid(stat.process.pid) == uid)
+    return _living((pid for pid in _pids() if _runs_as(pid, uid)), lambda stat: True)
 
 
 def marked_members(mark: str) -> list[Process]:
@@ -112,7 +111,7 @@ def marked_members(mark: str) -> list[Process]:
     environment; only those whose environment we may read. Call it in a thread.
     """
     needle = b"\0" + mark.encode("utf-8", "surrogateescape") + b"\0"
-    return _living(lambda stat: needle in b"\0" + _environment(stat.process.pid))
+    return _living(_pids(), lambda stat: needle in b"\0" + _environment(stat.process.pid))
 
 
 def _environment(pid: int) -> bytes:
@@ -122,15 +121,18 @@ def _environment(pid: int) -> bytes:
         return b""
 
 
-def _real_uid(pid: int) -> int | None:
+def _runs_as(pid: int, uid: int) -> bool:
+    """
+    Whether a process's real user is C{uid}. Its directory belongs to that user, or to root
+    if it made itself undumpable; only then is the dearer C{status} read.
+    """
     try:
+        if os.stat(f"/proc/{pid}").st_uid not in (uid, 0):
+            return False
         with open(f"/proc/{pid}/status", "rb") as file:
-            for line in file:
-                if line.startswith(b"Uid:"):
-                    return int(line.split()[1])
+            return any(line.startswith(b"Uid:\t%d\t" % uid) for line in file)
     except (FileNotFoundError, ProcessLookupError):
-        pass
-    return None
+        return False
 
 
 def signal_process(process: Process, number: int) -> bool:
