@@ -2,141 +2,45 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import shlex
-import shutil
 import signal
-import socket
 import sys
-import tempfile
 import time
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
-from twisted.internet.task import deferLater
-from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import SkipTest, TestCase
 
 from matrix.errors import ConfigurationError
-from matrix.machines import LocalProvider, ProviderError, Started
-from matrix.model import Address, Machine, MachineState, UserId
-from matrix.processes import Process, find, is_alive, signal_process, state
-from matrix.testing.provider_suite import ProviderContract, somebody
-
-PROGRAM = Path(__file__).with_name("machine_program.py").absolute()
-COMMAND = shlex.join([sys.executable, str(PROGRAM)])
-SOCKET_COMMAND = f"{COMMAND} {{socket}} {{data}} {{user}}"
-PORT_COMMAND = f"{COMMAND} {{port}}"
-ROOT = os.geteuid() == 0
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("machine", timeout=10)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+from matrix.machines import LocalProvider, ProviderError
+from matrix.model import Machine, UserId
+from matrix.processes import find, is_alive, signal_process, state
+from matrix.testing.local_machines import (
+    PORT_COMMAND,
+    PROGRAM,
+    ROOT,
+    LocalCase,
+    ask,
+)
+from matrix.testing.provider_suite import ProviderContract
 
 
-def _get(address: Address, path: str) -> dict[str, Any]:
-    """Ask a machine, as soon as it answers. Blocks."""
-    deadline = time.monotonic() + 20
-    while True:
-        connection = (
-            _UnixConnection(address.path)
-            if address.path
-            else http.client.HTTPConnection(address.host, address.port, timeout=10)
-        )
-        try:
-            connection.request("GET", path)
-            return json.loads(connection.getresponse().read())
-        except (FileNotFoundError, ConnectionRefusedError):
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-        finally:
-            connection.close()
+class Case(LocalCase):
+    reactor = reactor
 
 
-async def ask(started: Started, path: str) -> dict[str, Any]:
-    """What a machine answers, once it does."""
-    return await deferToThread(_get, started.address, path)
-
-
-async def eventually(condition: Any, seconds: float = 10.0) -> None:
-    """Return once C{condition()} is true."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true"
-        await deferLater(reactor, 0.01)
-
-
-class LocalCase(TestCase):
-    """A provider in a state directory of its own, and nothing left of both."""
-
-    timeout = 60
-
-    def setUp(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="matrix-test-"))
-        self.directory.chmod(0o711)
-        self.addCleanup(shutil.rmtree, self.directory)
-        self.providers: list[LocalProvider] = []
-        self.provider = self.successor()
-        self.addCleanup(lambda: Deferred.fromCoroutine(self.leave_nothing()))
-
-    async def leave_nothing(self) -> None:
-        """Stop everything before the directory goes (cleanups run in reverse order)."""
-        leaders = self.leaders()
-        last = self.successor()
-        await last.close(stop_machines=True)
-        for provider in self.providers:
-            await provider.close(stop_machines=False)
-        assert not any(map(is_alive, leaders))
-
-    def successor(self, command: str | None = SOCKET_COMMAND, **options: Any) -> LocalProvider:
-        options = {"grace": 1.0, **options}
-        provider = LocalProvider(self.directory / "state", command, reactor, **options)
-        self.providers.append(provider)
-        return provider
-
-    def home(self, machine: Machine) -> Path:
-        return self.directory / "state" / "machines" / machine.user_id
-
-    def leader(self, machine: Machine) -> Process:
-        process = find(int((self.home(machine) / "pid").read_text().split()[0]))
-        assert process is not None
-        return process
-
-    def leaders(self) -> list[Process]:
-        files = self.directory.glob("state/machines/*/pid")
-        found = [find(int(path.read_text().split()[0])) for path in files]
-        return [process for process in found if process and process.pid != os.getpid()]
-
-    async def booted(self, environment: Any = {}) -> tuple[Machine, Started]:  # noqa: B006
-        machine = somebody()
-        await self.provider.provision(machine)
-        return machine, await self.provider.start(machine, environment)
-
-
-class LocalContractTests(LocalCase, ProviderContract):
+class LocalContractTests(Case, ProviderContract):
     """Real processes keep the contract."""
 
     async def kill(self, machine: Machine) -> None:
         signal_process(self.leader(machine), signal.SIGKILL)
 
     async def until_told(self, told: list[UserId]) -> None:
-        await eventually(lambda: told)
+        await self.eventually(lambda: told)
 
 
-class AddressTests(LocalCase):
+class AddressTests(Case):
     """Where a machine listens, and how it is told."""
 
     async def test_a_socket_is_given_and_answers(self) -> None:
@@ -178,12 +82,12 @@ class AddressTests(LocalCase):
         machine, _ = await self.booted()
         await ask(await self.provider.start(machine, {}), "/report")
         signal_process(self.leader(machine), signal.SIGKILL)
-        await eventually(lambda: not is_alive(self.leader(machine)))
+        await self.eventually(lambda: not is_alive(self.leader(machine)))
         again = await self.provider.start(machine, {})
         assert (await ask(again, "/report"))["pid"] == self.leader(machine).pid
 
 
-class IsolationTests(LocalCase):
+class IsolationTests(Case):
     """A machine sees what it needs, and no more."""
 
     async def test_the_environment_is_only_what_it_was_given(self) -> None:
@@ -256,12 +160,8 @@ class IsolationTests(LocalCase):
         answer = await ask(started, "/read?path=" + quote(str(data.parent.parent)))
         self.assertEqual(answer, {"entries": [machine.user_id]})
 
-    def needs_root(self) -> None:
-        if not ROOT:
-            raise SkipTest("only root can give machines users of their own")
 
-
-class EndingTests(LocalCase):
+class EndingTests(Case):
     """Nobody escapes."""
 
     async def test_a_process_that_hid_is_frozen_thawed_and_ended(self) -> None:
@@ -281,7 +181,7 @@ class EndingTests(LocalCase):
         hidden = find((await ask(started, "/hide"))["pid"])
         assert hidden is not None
         signal_process(self.leader(machine), signal.SIGKILL)
-        await eventually(lambda: not is_alive(self.leader(machine)))
+        await self.eventually(lambda: not is_alive(self.leader(machine)))
         self.assertTrue(is_alive(hidden))
         await self.provider.start(machine, {})
         self.assertFalse(is_alive(hidden))
@@ -314,82 +214,7 @@ class EndingTests(LocalCase):
         self.assertEqual([process for process in leaders if is_alive(process)], [])
 
 
-class CrashTests(LocalCase):
-    """Whatever becomes of us, the next provider goes on from there."""
-
-    async def test_a_boot_whose_caller_left_is_not_repeated(self) -> None:
-        machine = somebody()
-        await self.provider.provision(machine)
-        impatient = Deferred.fromCoroutine(self.provider.start(machine, {}))
-        await deferLater(reactor, 0.005)
-        impatient.cancel()
-        with self.assertRaises(CancelledError):
-            await impatient
-        started = await self.provider.start(machine, {})
-        self.assertEqual(started.was, MachineState.RUNNING)
-        self.assertEqual((await ask(started, "/report"))["pid"], self.leader(machine).pid)
-
-    async def test_two_providers_at_once_boot_once(self) -> None:
-        other = self.successor()
-        machine = somebody()
-        both = [self.provider, other]
-        ids = await gatherResults(
-            [Deferred.fromCoroutine(each.provision(machine)) for each in both]
-        )
-        self.assertEqual(len(set(ids)), 1)
-        results = await gatherResults(
-            [Deferred.fromCoroutine(each.start(machine, {})) for each in both]
-        )
-        self.assertEqual(len({each.boot_id for each in results}), 1)
-        self.assertEqual(
-            {each.was for each in results}, {MachineState.PROVISIONING, MachineState.RUNNING}
-        )
-
-    async def test_a_half_frozen_machine_is_thawed_by_the_next_start(self) -> None:
-        machine, started = await self.booted()
-        hidden = find((await ask(started, "/hide"))["pid"])
-        assert hidden is not None
-        signal_process(self.leader(machine), signal.SIGSTOP)
-        self.provider = self.successor()
-        again = await self.provider.start(machine, {})
-        self.assertEqual((again.was, again.boot_id), (MachineState.SUSPENDED, started.boot_id))
-        self.assertNotEqual(state(self.leader(machine)), "T")
-
-    async def test_a_pid_of_before_the_hosts_last_boot_is_nobodys(self) -> None:
-        machine, _ = await self.booted()
-        await self.provider.stop(machine)
-        ourselves = find(os.getpid())
-        assert ourselves is not None
-        pid_file = self.home(machine) / "pid"
-        pid_file.write_text(f"{ourselves.pid} {ourselves.started} another-boot\n")
-        self.assertEqual((await self.provider.inspect(machine)).state, MachineState.STOPPED)
-
-    async def test_a_recycled_pid_is_nobodys(self) -> None:
-        machine, _ = await self.booted()
-        await self.provider.stop(machine)
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
-        (self.home(machine) / "pid").write_text(f"{os.getpid()} 1 {boot}")
-        self.assertEqual((await self.provider.inspect(machine)).state, MachineState.STOPPED)
-        await self.provider.stop(machine)
-
-    async def test_lost_data_are_a_lost_machine_and_can_be_made_anew(self) -> None:
-        machine, _ = await self.booted()
-        await self.provider.stop(machine)
-        shutil.rmtree(self.home(machine) / "data")
-        self.assertEqual((await self.provider.inspect(machine)).state, MachineState.LOST)
-        await self.provider.provision(machine)
-        again = await self.provider.start(machine, {})
-        self.assertEqual(again.was, MachineState.PROVISIONING)
-
-    async def test_a_damaged_record_is_named(self) -> None:
-        machine, _ = await self.booted()
-        await self.provider.stop(machine)
-        (self.home(machine) / "machine.json").write_text("{")
-        with self.assertRaisesRegex(ProviderError, "machine.json is damaged"):
-            await self.provider.start(machine, {})
-
-
-class RefusalTests(LocalCase):
+class RefusalTests(Case):
     """What cannot be is said clearly."""
 
     async def test_a_program_that_is_not_there(self) -> None:
@@ -403,7 +228,7 @@ class RefusalTests(LocalCase):
         told: list[UserId] = []
         self.provider.watch(told.append)
         machine, _ = await self.booted()
-        await eventually(lambda: told)
+        await self.eventually(lambda: told)
         self.assertEqual(told, [machine.user_id])
 
     async def test_output_is_in_the_log_for_root_alone(self) -> None:

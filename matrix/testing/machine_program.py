@@ -1,8 +1,11 @@
-"""A machine for tests: an HTTP server that tells what it sees and does what it is asked to.
+"""
+A machine for tests: an HTTP server that tells what it sees and does what it is asked to.
 
-Run by path, with nothing but the standard library: C{machine_program.py ADDRESS DATA}, where
+Run by path, with nothing but the standard library: C{machine_program.py ADDRESS [...]}, where
 ADDRESS is a socket's path or a port.
 """
+
+from __future__ import annotations
 
 import json
 import os
@@ -11,10 +14,15 @@ import socket
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any, NoReturn
 from urllib.parse import parse_qs, urlsplit
 
+Query = dict[str, list[str]]
 
-def report(query):
+
+def report(query: Query) -> dict[str, Any]:
+    """Everything that a process knows of itself."""
     return {
         "pid": os.getpid(),
         "argv": sys.argv[1:],
@@ -26,11 +34,11 @@ def report(query):
         "session": os.getsid(0),
         "cwd": os.getcwd(),
         "umask": os.umask(0o077),
-        "status": open("/proc/self/status").read(),
+        "status": Path("/proc/self/status").read_text(),
     }
 
 
-def read(query):
+def read(query: Query) -> dict[str, Any]:
     """What comes of opening a path: its content, its entries, or the error's name."""
     path = query["path"][0]
     try:
@@ -42,7 +50,7 @@ def read(query):
         return {"error": type(error).__name__}
 
 
-def hide(query):
+def hide(query: Query) -> dict[str, Any]:
     """A process that left the session, was forked twice, and ignores polite requests."""
     reader, writer = os.pipe()
     if os.fork() == 0:
@@ -56,7 +64,8 @@ def hide(query):
     return {"pid": int(os.read(reader, 20))}
 
 
-def die(query):
+def die(query: Query) -> NoReturn:
+    """End without a word."""
     os._exit(3)
 
 
@@ -64,7 +73,10 @@ ANSWERS = {"/report": report, "/read": read, "/hide": hide, "/die": die}
 
 
 class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
+    """Answers by path."""
+
+    def do_GET(self) -> None:
+        """Called by the base class."""
         url = urlsplit(self.path)
         body = json.dumps(ANSWERS[url.path](parse_qs(url.query))).encode()
         self.send_response(200)
@@ -72,21 +84,33 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def address_string(self):
+    def address_string(self) -> str:
+        """A unix socket's peer has no address for the log line."""
         return "test"
 
 
 class UnixServer(HTTPServer):
+    """The same on a unix socket."""
+
     address_family = socket.AF_UNIX
 
-    def server_bind(self):
+    def server_bind(self) -> None:
+        """Called by the base class; it would look up a host's name."""
         self.socket.bind(self.server_address)
         self.server_name, self.server_port = "machine", 0
 
 
-address = sys.argv[1]
-print("machine listens on", address, flush=True)
-if address.startswith("/"):
-    UnixServer(address, Handler).serve_forever()
-else:
-    HTTPServer(("127.0.0.1", int(address)), Handler).serve_forever()
+def main(address: str) -> None:
+    """Serve until killed."""
+    server = (
+        UnixServer(address, Handler)  # type: ignore[arg-type]  # a path is its address
+        if address.startswith("/")
+        else HTTPServer(("127.0.0.1", int(address)), Handler)
+    )
+    sys.stdout.write(f"machine listens on {address}\n")
+    sys.stdout.flush()
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
