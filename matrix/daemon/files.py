@@ -145,7 +145,7 @@ class Files:
         if request.method == b"HEAD" or not wanted:
             exchange.end()
             return
-        await download(exchange, file, wanted, partial(self._workspace.in_thread, file.read))
+        await download(exchange, wanted, partial(self._workspace.in_thread, file.read))
 
     async def _list(self, exchange: Exchange, parts: Parts) -> None:
         query = _query(exchange.request)

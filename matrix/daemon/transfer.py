@@ -9,7 +9,6 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from matrix.daemon.workspace import OpenFile
 from matrix.errors import InternalError, MatrixError
 from matrix.http.interfaces import Exchange
 
@@ -117,7 +116,6 @@ class Gate:
 
 async def download(
     exchange: Exchange,
-    file: OpenFile,
     wanted: range,
     read: Callable[[int, int], Deferred[bytes]],
 ) -> None:
