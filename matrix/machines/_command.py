@@ -35,7 +35,11 @@ _DAEMON = (
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command with the places C{{socket}}, C{{port}}, C{{data}} and C{{user}} in its words."""
+    """
+    A command with the places C{{socket}}, C{{port}}, C{{data}} and C{{user}} in its words.
+
+    It must stay in the foreground: a command whose first process ends has died.
+    """
 
     words: Sequence[str]
 

@@ -23,7 +23,6 @@ class LifecycleEvent(StrEnum):
     FAILED = "failed"
     DIED = "died"
     GONE = "gone"
-    FOUND_RUNNING = "found_running"
     FOUND_SUSPENDED = "found_suspended"
     STOP = "stop"
     DESTROY = "destroy"
@@ -58,7 +57,10 @@ class Life(Protocol):
         """The last exchange on it has ended."""
 
     def keep(self) -> MachineState:
-        """It is wanted after all, or could not be frozen: it stays awake."""
+        """
+        It runs and goes on running: wanted again before it was frozen, could not be frozen,
+        or was found running although its row says otherwise.
+        """
 
     def suspended(self) -> MachineState:
         """The provider has frozen it."""
@@ -72,11 +74,8 @@ class Life(Protocol):
     def gone(self) -> MachineState:
         """The provider knows no such machine any more."""
 
-    def found_running(self) -> MachineState:
-        """It runs although its row says that it rests."""
-
     def found_suspended(self) -> MachineState:
-        """It is frozen although its row says that it runs, or is about to be."""
+        """It is frozen although its row says otherwise."""
 
     def stop(self) -> MachineState:
         """The operator, or Matrix itself when it ends, has its processes ended."""
@@ -107,31 +106,27 @@ def _when(
 
 
 _S = MachineState
+_LIVING = tuple(state for state in MachineState if state not in (_S.DESTROYING, _S.DESTROYED))
 
 # From every state: a router that died may have left its row in any of them.
-_when(Life.wake, _S.STARTING, _S.PROVISIONING, _S.STARTING, _S.RUNNING, _S.DRAINING)
-_when(Life.wake, _S.STARTING, _S.SUSPENDING, _S.SUSPENDED, _S.STOPPED, _S.FAILED)
+_when(Life.wake, _S.STARTING, *(state for state in _LIVING if state is not _S.LOST))
 _when(Life.wake, _S.PROVISIONING, _S.LOST)
 _when(Life.woke, _S.RUNNING, _S.STARTING)
+_when(Life.failed, _S.FAILED, _S.PROVISIONING, _S.STARTING)
 
 _when(Life.idle, _S.DRAINING, _S.RUNNING)
 _when(Life.drained, _S.SUSPENDING, _S.DRAINING)
-_when(Life.keep, _S.RUNNING, _S.DRAINING, _S.SUSPENDING)
 _when(Life.suspended, _S.SUSPENDED, _S.SUSPENDING)
 
-_when(Life.failed, _S.FAILED, _S.PROVISIONING, _S.STARTING)
+# What is really so is never refused: the row was wrong.
+_when(Life.keep, _S.RUNNING, *_LIVING)
+_when(Life.found_suspended, _S.SUSPENDED, *_LIVING)
+_when(Life.gone, _S.LOST, *_LIVING)
+_when(Life.died, _S.STOPPED, *(state for state in _LIVING if state is not _S.STARTING))
 _when(Life.died, _S.FAILED, _S.STARTING)
-_when(Life.died, _S.STOPPED, _S.RUNNING, _S.DRAINING, _S.SUSPENDING, _S.SUSPENDED, _S.STOPPED)
-_when(Life.gone, _S.LOST, _S.STARTING, _S.RUNNING, _S.DRAINING, _S.SUSPENDING, _S.SUSPENDED)
-_when(Life.gone, _S.LOST, _S.PROVISIONING, _S.STOPPED, _S.FAILED, _S.LOST)
 
-_when(Life.found_running, _S.RUNNING, _S.RUNNING, _S.SUSPENDED, _S.STOPPED, _S.FAILED, _S.LOST)
-_when(Life.found_suspended, _S.SUSPENDED, _S.RUNNING, _S.DRAINING, _S.SUSPENDING, _S.SUSPENDED)
-_when(Life.found_suspended, _S.SUSPENDED, _S.STOPPED, _S.FAILED, _S.LOST)
-
-_when(Life.stop, _S.STOPPED, _S.STARTING, _S.RUNNING, _S.DRAINING, _S.SUSPENDING, _S.SUSPENDED)
-_when(Life.stop, _S.STOPPED, _S.STOPPED, _S.FAILED)
-_when(Life.destroy, _S.DESTROYING, *(set(_S) - {_S.DESTROYED}))
+_when(Life.stop, _S.STOPPED, *(state for state in _LIVING if state is not _S.LOST))
+_when(Life.destroy, _S.DESTROYING, *_LIVING, _S.DESTROYING)
 _when(Life.destroyed, _S.DESTROYED, _S.DESTROYING, _S.DESTROYED)
 
 LIFECYCLE = _builder.build()

@@ -91,9 +91,10 @@ class LifeTests(SynchronousTestCase):
             follow(S.RUNNING, E.GONE, E.WAKE, E.WAKE), [S.LOST, S.PROVISIONING, S.STARTING]
         )
 
-    def test_what_the_provider_sees_wins_over_a_resting_row(self) -> None:
-        self.assertEqual(next_state(S.STOPPED, E.FOUND_RUNNING), S.RUNNING)
+    def test_what_the_provider_sees_wins_over_the_row(self) -> None:
+        self.assertEqual(next_state(S.STOPPED, E.KEEP), S.RUNNING)
         self.assertEqual(next_state(S.RUNNING, E.FOUND_SUSPENDED), S.SUSPENDED)
+        self.assertEqual(next_state(S.FAILED, E.DIED), S.STOPPED)
 
     def test_the_illegal_is_refused_by_name(self) -> None:
         with self.assertRaisesRegex(IllegalTransition, "is suspended cannot meet 'woke'") as caught:
@@ -120,6 +121,13 @@ class LifeTests(SynchronousTestCase):
         once = next_state(state, E.WAKE)
         self.assertIn(once, (S.PROVISIONING, S.STARTING))
         self.assertEqual(follow(once, E.WAKE, E.WAKE), [S.STARTING, S.STARTING])
+
+    @given(st.sampled_from([state for state in S if not state.startswith("destroy")]))
+    def test_what_the_provider_sees_is_never_refused(self, state: MachineState) -> None:
+        self.assertEqual(next_state(state, E.KEEP), S.RUNNING)
+        self.assertEqual(next_state(state, E.FOUND_SUSPENDED), S.SUSPENDED)
+        self.assertEqual(next_state(state, E.GONE), S.LOST)
+        self.assertIn(next_state(state, E.DIED), (S.STOPPED, S.FAILED))
 
     @given(st.lists(st.sampled_from(list(E)), max_size=30))
     def test_no_course_leaves_the_table(self, events: list[LifecycleEvent]) -> None:
