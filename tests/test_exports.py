@@ -77,7 +77,10 @@ EXPORTS = {
         "render_problem",
     ],
     "machines": [
+        "LIFECYCLE",
         "IProvider",
+        "IllegalTransition",
+        "LifecycleEvent",
         "LocalProvider",
         "MachineGone",
         "MemoryFleet",
@@ -85,6 +88,7 @@ EXPORTS = {
         "Observed",
         "ProviderError",
         "Started",
+        "next_state",
     ],
     "metrics": [
         "Counter",
