@@ -26,6 +26,8 @@ def within(
     def give_up(_: object = None) -> None:
         nonlocal abandoned
         abandoned = True
+        if timer.active():
+            timer.cancel()
         abort()
 
     def late() -> None:
@@ -33,10 +35,9 @@ def within(
         result.errback(DirectoryUnavailable(f"the database did not answer within {seconds:g} s"))
 
     def pass_on(outcome: T | Failure) -> None:
-        if timer.active():
-            timer.cancel()
         if abandoned:
             return
+        timer.cancel()
         if isinstance(outcome, Failure):
             result.errback(outcome)
         else:

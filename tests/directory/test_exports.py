@@ -1,0 +1,29 @@
+"""The directory's public names are these, and each says what it is for."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from matrix import directory
+
+
+class ExportTests(SynchronousTestCase):
+    """C{matrix.directory.__all__}."""
+
+    def test_names(self) -> None:
+        self.assertEqual(
+            directory.__all__,
+            [
+                "DirectoryUnavailable",
+                "EmbeddedPostgres",
+                "IDirectory",
+                "MemoryDirectory",
+                "PostgresDirectory",
+                "StaleRow",
+                "UnknownUser",
+                "migrate",
+                "open_directory",
+            ],
+        )
+        for name in directory.__all__:
+            self.assertTrue(getattr(directory, name).__doc__, name)
