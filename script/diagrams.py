@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from matrix.machines.lifecycle import LIFECYCLE
+from matrix.router.residency import residency
 from matrix.testing.diagrams import Diagram, draw, stale
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -20,6 +21,13 @@ DIAGRAMS = [
         output=DOCS / "lifecycle.md",
         about="The states of a row in `machines`, and what may follow what: every change of "
         "a row asks `next_state` in `matrix/machines/lifecycle.py` first.",
+    ),
+    Diagram(
+        title="Many callers, one wake",
+        machine=residency,
+        output=DOCS / "residency.md",
+        about="What one router knows of one machine, and how requests that wait for it share "
+        "one attempt to wake it. The table is in `matrix/router/residency.py`.",
     ),
 ]
 
