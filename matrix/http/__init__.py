@@ -6,7 +6,7 @@ from matrix.http._limits import Limits
 from matrix.http._probe import probe
 from matrix.http._relay import Relay
 from matrix.http._rules import HeaderRules, has_trace
-from matrix.http._server import ServerConnection, ServerFactory, render_problem
+from matrix.http._server import Render, ServerConnection, ServerFactory, render_problem
 from matrix.http._upstream import Backend, Counters
 from matrix.http._websocket import TRY_AGAIN_LATER, accept_key, close_frame
 from matrix.http.interfaces import BodySink, Handler, HeaderList, Request
@@ -24,6 +24,7 @@ __all__ = [
     "HeaderRules",
     "Limits",
     "Relay",
+    "Render",
     "Request",
     "RequestHead",
     "ServerConnection",

@@ -19,7 +19,7 @@ from matrix.http._fields import Fields
 from matrix.http._heads import RequestHead
 from matrix.http._limits import Limits
 from matrix.http._reader import END, RequestReader
-from matrix.http.interfaces import BodySink, Handler
+from matrix.http.interfaces import BodySink
 from matrix.http.problem import Answer, problem
 from matrix.net.interfaces import IWheel
 
@@ -39,7 +39,7 @@ class ServerFactory(Factory):
 
     def __init__(
         self,
-        handler: Handler,
+        handler: Callable[[Exchange], None],
         wheel: IWheel,
         limits: Limits | None = None,
         render: Render = render_problem,

@@ -7,6 +7,7 @@ from matrix.net._endpoints import (
     event_loop,
     parse_listen,
 )
+from matrix.net._service import Daemon, exit_with
 from matrix.net._tls import server_context
 from matrix.net._transport import NativeTransport
 from matrix.net._wheel import Wheel
@@ -14,6 +15,7 @@ from matrix.net.authority import LocalAuthority
 from matrix.net.interfaces import IWheel, Timed
 
 __all__ = [
+    "Daemon",
     "IWheel",
     "LocalAuthority",
     "NativeClientEndpoint",
@@ -23,6 +25,7 @@ __all__ = [
     "Wheel",
     "bind",
     "event_loop",
+    "exit_with",
     "parse_listen",
     "server_context",
 ]

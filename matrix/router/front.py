@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter
 
 from twisted.internet.defer import CancelledError
@@ -13,7 +14,6 @@ from matrix.errors import GatewayTimeout, MatrixError, Unauthorized, Unavailable
 from matrix.http import (
     TRY_AGAIN_LATER,
     Exchange,
-    Handler,
     HeaderRules,
     Relay,
     accept_key,
@@ -46,7 +46,7 @@ class Front:
         routes: RouteTable,
         waker: Waker,
         rules: HeaderRules,
-        own: Handler,
+        own: Callable[[Exchange], None],
         pages: Pages,
         directory: IDirectory,
         registry: Registry,

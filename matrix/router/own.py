@@ -61,18 +61,17 @@ class OwnPaths:
         clock: IReactorTime,
         routes: RouteTable,
         waker: Waker,
-        identify: Callable[[Exchange], Awaitable[Principal]],
         ready: Callable[[], str | None],
         sign_ins: SignIns | None,
     ) -> None:
         """
-        @param identify: who sent a request; raises a L{MatrixError}.
         @param ready: C{None} when requests can be served, else what is missing.
         """
         self._clock = clock
         self._routes = routes
         self._waker = waker
-        self._identify = identify
+        self.identify: Callable[[Exchange], Awaitable[Principal]] = _nobody
+        """Who sent a request; raises a L{MatrixError}. The front provides it."""
         self._ready = ready
         self._sign_ins = sign_ins
         self._api = api = Api()
@@ -122,14 +121,18 @@ class OwnPaths:
         )
 
     async def _sign_out(self, exchange: Exchange) -> None:
-        await self._identify(exchange)
+        await self.identify(exchange)
         gone = f"{SESSION_COOKIE.decode()}=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0"
         exchange.respond(303, [(b"Set-Cookie", gone.encode()), (b"Location", b"/"), _NO_STORE])
 
     async def _wake_events(self, exchange: Exchange) -> None:
         """How the sender's machine comes up, for the waking page."""
-        principal = await self._identify(exchange)
+        principal = await self.identify(exchange)
         Progress(self._clock, EventStream(exchange), self._routes, self._waker, principal).begin()
+
+
+async def _nobody(exchange: Exchange) -> Principal:
+    raise Unauthorized(reason="missing")
 
 
 class Progress:

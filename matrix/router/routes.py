@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from matrix.errors import MatrixError
 from matrix.http import Backend
-from matrix.model import Machine, UserId
+from matrix.model import Machine, MachineState, UserId
 from matrix.router.residency import residency
 
 _LEARNED = 0.3
@@ -21,7 +21,7 @@ _LEARNED = 0.3
 class Wake:
     """How the last wake went."""
 
-    was: str
+    was: MachineState
     """The state that the machine was found in."""
     cause: str
     start_s: float

@@ -1,0 +1,76 @@
+"""A daemon that starts whole or not at all: no listener fails unnoticed."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any, NoReturn
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from matrix.errors import ConfigurationError
+from matrix.net._endpoints import event_loop
+
+_log = Logger()
+
+
+def exit_with(text: str) -> NoReturn:
+    """End the program before the reactor runs: one line for the operator, status 1."""
+    raise SystemExit(f"matrix: {text}")
+
+
+class Daemon(Service):
+    """
+    Runs C{start} when the service starts and C{stop} when it stops.
+
+    If C{start} fails the process ends with one clear line and status 1, after C{stop} has
+    put away what had been started.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._starting: Deferred[None] | None = None
+
+    async def start(self) -> None:
+        """Start everything; raises L{ConfigurationError} if it cannot."""
+        raise NotImplementedError
+
+    async def stop(self) -> None:
+        """Stop whatever had been started."""
+        raise NotImplementedError
+
+    def startService(self) -> None:
+        super().startService()  # type: ignore[no-untyped-call]
+        self._starting = Deferred.fromCoroutine(self.start())
+        self._starting.addErrback(self._could_not)
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()  # type: ignore[no-untyped-call]
+        if self._starting is not None:
+            self._starting.cancel()
+        return Deferred.fromCoroutine(self.stop())
+
+    def _could_not(self, failure: Failure) -> None:
+        error = failure.value
+        if isinstance(error, CancelledError):
+            return
+        if isinstance(error, ConfigurationError):
+            text = str(error)
+        else:
+            _log.failure("could not start", failure=failure)
+            text = f"could not start: {failure.getErrorMessage()}"
+        self._reactor.addSystemEventTrigger("after", "shutdown", self._exit, text)
+        self._reactor.stop()
+
+    def _exit(self, text: str) -> None:
+        sys.stderr.write(f"matrix: {text}\n")
+        # The reactor swallows what its callbacks raise; the loop lets SystemExit through.
+        loop: asyncio.AbstractEventLoop = event_loop(self._reactor)
+        loop.call_soon(_raise_exit)
+
+
+def _raise_exit() -> NoReturn:
+    raise SystemExit(1)

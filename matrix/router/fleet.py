@@ -1,0 +1,142 @@
+"""What wakes and rests share: the directory, the provider, and how a machine's row is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from matrix.auth import MachineSecrets
+from matrix.directory import IDirectory
+from matrix.errors import Unavailable
+from matrix.http import Backend, probe
+from matrix.machines import IProvider, LifecycleEvent, MachineGone, ProviderError, next_state
+from matrix.model import Address, Machine, MachineState, UserId
+from matrix.router.routes import Route
+
+PROBE_TIMEOUT = 2.0
+"""Seconds for one look whether a machine answers; one that is swapping in still gets through."""
+LEASE = timedelta(seconds=60)
+"""For how long a router that died keeps others from a machine it had in hand."""
+SOON = 1.0
+"""Seconds after which to try again when nothing better is known."""
+
+_Answer = TypeVar("_Answer")
+_log = Logger()
+
+
+class Fleet:
+    """The machines, as one router deals with them."""
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        directory: IDirectory,
+        provider: IProvider,
+        secrets: MachineSecrets,
+        connect: Callable[[Address], Backend],
+        owner: str,
+    ) -> None:
+        """
+        @param connect: makes the connections to a machine at an address.
+        @param owner: names this router in leases.
+        """
+        self.clock = clock
+        self.directory = directory
+        self.provider = provider
+        self.connect = connect
+        self.owner = owner
+        self._secrets = secrets
+
+    # leases
+
+    def claim(self) -> dict[str, object]:
+        """The columns that keep other routers away from a machine, for a while."""
+        return {"lease_owner": self.owner, "lease_expires_at": datetime.now(UTC) + LEASE}
+
+    def taken(self, machine: Machine) -> bool:
+        """Whether another router has the machine in hand."""
+        if machine.lease_owner in (None, self.owner):
+            return False
+        expires = machine.lease_expires_at
+        return expires is not None and expires > datetime.now(UTC)
+
+    async def advance(self, machine: Machine, event: LifecycleEvent, **fields: object) -> Machine:
+        """
+        Write down what follows from an event.
+
+        @raise StaleRow: another router was faster.
+        """
+        return await self.directory.change(
+            machine, state=next_state(machine.state, event), **fields
+        )
+
+    async def settle(self, machine: Machine, event: LifecycleEvent, **fields: object) -> Machine:
+        """As L{advance}; nobody has the machine in hand any more."""
+        return await self.advance(machine, event, lease_owner=None, lease_expires_at=None, **fields)
+
+    # machines
+
+    def environment(self, machine: Machine) -> dict[str, str]:
+        """What a machine is told at boot."""
+        user_id, epoch = machine.user_id, machine.secret_epoch
+        return {"MATRIX_MACHINE_TOKEN": self._secrets.router_to_daemon(user_id, epoch)}
+
+    async def reach(self, route: Route, machine: Machine) -> bool:
+        """Use a machine that is said to run, if it does."""
+        if machine.address is None:
+            return False
+        backend = self.connect(machine.address)
+        if not await probe(backend, PROBE_TIMEOUT):
+            backend.close()
+            return False
+        self.install(route, machine, backend)
+        return True
+
+    def install(self, route: Route, machine: Machine, backend: Backend) -> None:
+        """Let the route's requests go to the machine through C{backend}."""
+        token = self._secrets.router_to_daemon(machine.user_id, machine.secret_epoch)
+        route.row = machine
+        route.identity = (
+            f"X-Matrix-User: {machine.user_id}\r\nAuthorization: Bearer {token}\r\n".encode()
+        )
+        route.backend = backend
+
+    async def ask(self, machine: Machine, work: Awaitable[_Answer]) -> _Answer:
+        """
+        Wait for the provider; its refusals are written down and become answers.
+
+        @raise Unavailable: it refused.
+        """
+        try:
+            return await work
+        except MachineGone as error:
+            await self.note_failure(machine, LifecycleEvent.GONE, str(error))
+            raise Unavailable("The machine is lost.", reason="lost", retry_after=SOON) from error
+        except ProviderError as error:
+            await self.note_failure(machine, LifecycleEvent.FAILED, str(error))
+            raise Unavailable(
+                "The machine could not be started.",
+                reason="provider",
+                retry_after=error.retry_after or SOON,
+            ) from error
+
+    # records
+
+    async def note_failure(self, machine: Machine, event: LifecycleEvent, reason: str) -> None:
+        """Write down that a machine did not come up, and why."""
+        _log.warn("{user}: {reason}", user=machine.user_id, reason=reason)
+        await self.settle(machine, event, state_reason=reason)
+        await self.directory.record(machine.user_id, event.value, "wake", {"reason": reason})
+
+    async def note_death(self, user_id: UserId) -> None:
+        """Write down that a machine's processes ended by themselves."""
+        machine = await self.directory.machine(user_id)
+        if machine is None or machine.state is not MachineState.RUNNING:
+            return
+        reason = "its processes ended by themselves"
+        await self.settle(machine, LifecycleEvent.DIED, state_reason=reason)
+        await self.directory.record(user_id, "died", "machine")

@@ -1,0 +1,156 @@
+"""One attempt to wake a machine, from whatever state it is in to its first answer."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from twisted.internet.task import deferLater
+
+from matrix.directory import StaleRow
+from matrix.errors import Blocked, Gone, Unavailable
+from matrix.http import Backend, probe
+from matrix.machines import LifecycleEvent, Observed, Started
+from matrix.model import Address, Machine, MachineState, User, UserState
+from matrix.router.fleet import PROBE_TIMEOUT, SOON, Fleet
+from matrix.router.routes import Route, Wake
+
+PROBE_INTERVAL = 0.03
+"""Seconds between two looks whether the machine answers yet: flat, since a wake is short and
+each step of a back-off would be felt."""
+OTHERS_INTERVAL = 0.1
+"""Seconds between two looks at a machine that another router has in hand."""
+
+
+class Rousing:
+    """Wakes one route's machine."""
+
+    def __init__(self, fleet: Fleet, route: Route, limit: float) -> None:
+        """@param limit: seconds for the whole attempt."""
+        self._fleet = fleet
+        self._route = route
+        self._limit = limit
+        self._clock = fleet.clock
+        self._deadline = fleet.clock.seconds() + limit
+
+    async def run(self, email: str) -> Wake:
+        """
+        Returns once the machine answers HTTP and is the route's.
+
+        @raise MatrixError: it does not, or its user may not come in.
+        @raise DirectoryUnavailable: nothing can be known or written down now.
+        """
+        fleet, user_id = self._fleet, self._route.user_id
+        check_state(await fleet.directory.admit(user_id, email))
+        while True:
+            machine = await fleet.directory.create_machine(user_id, fleet.provider.name)
+            try:
+                return await self._from(await self._mine(machine))
+            except StaleRow:
+                # Another router changed the row in between: look again what is to be done.
+                if self._clock.seconds() > self._deadline:
+                    raise
+
+    async def _from(self, machine: Machine) -> Wake:
+        if machine.state is MachineState.RUNNING and await self._fleet.reach(self._route, machine):
+            return Wake(machine.state, self._route.cause, 0.0, 0.0)
+        return await self._start(machine)
+
+    async def _mine(self, machine: Machine) -> Machine:
+        """Wait while another router has the machine in hand."""
+        while self._fleet.taken(machine):
+            if self._clock.seconds() > self._deadline:
+                raise Unavailable(
+                    "Another router is busy with this machine.", reason="lease", retry_after=SOON
+                )
+            await deferLater(self._clock, OTHERS_INTERVAL)
+            machine = await self._fleet.directory.machine(machine.user_id) or machine
+        return machine
+
+    async def _start(self, machine: Machine) -> Wake:
+        fleet, route, clock = self._fleet, self._route, self._clock
+        began, prior = clock.seconds(), machine.state
+        if machine.machine_id is None or prior is MachineState.LOST:
+            machine = await self._provision(machine)
+        route.enter("starting", clock.seconds())
+        machine = await fleet.advance(
+            machine,
+            LifecycleEvent.WAKE,
+            wake_cause=route.cause,
+            state_reason=None,
+            **fleet.claim(),
+        )
+        environment = fleet.environment(machine)
+        started: Started = await fleet.ask(machine, fleet.provider.start(machine, environment))
+        machine = await fleet.directory.change(
+            machine, address=started.address, boot_id=started.boot_id
+        )
+        start_s = clock.seconds() - began
+        route.enter("waiting", clock.seconds())
+        await self._answering(machine, started.address)
+        was = prior if prior is MachineState.PROVISIONING else started.was
+        report = Wake(was, route.cause, start_s, clock.seconds() - began - start_s)
+        detail = {
+            "was": was.value,
+            "start_ms": round(start_s * 1000, 1),
+            "ready_ms": round(report.ready_s * 1000, 1),
+        }
+        await fleet.directory.record(route.user_id, "wake", route.cause, detail)
+        return report
+
+    async def _provision(self, machine: Machine) -> Machine:
+        """Make the machine: the row tells of it first, so that a crash leaks nothing."""
+        fleet = self._fleet
+        self._route.enter("provisioning", self._clock.seconds())
+        if machine.state is MachineState.LOST:
+            machine = await fleet.advance(
+                machine,
+                LifecycleEvent.WAKE,
+                machine_id=None,
+                address=None,
+                boot_id=None,
+                **fleet.claim(),
+            )
+        else:
+            machine = await fleet.directory.change(machine, **fleet.claim())
+        machine_id: str = await fleet.ask(machine, fleet.provider.provision(machine))
+        return await fleet.directory.change(machine, machine_id=machine_id)
+
+    async def _answering(self, machine: Machine, address: Address) -> None:
+        """Wait until the machine answers HTTP, and make it the route's."""
+        fleet, clock = self._fleet, self._clock
+        backend = fleet.connect(address)
+        while not await probe(backend, PROBE_TIMEOUT):
+            if clock.seconds() > self._deadline:
+                await self._not_ready(machine, backend)
+            await self._check_alive(machine, backend)
+            await deferLater(clock, PROBE_INTERVAL)
+        now = datetime.now(UTC)
+        machine = await fleet.settle(machine, LifecycleEvent.WOKE, last_wake_at=now)
+        fleet.install(self._route, machine, backend)
+
+    async def _not_ready(self, machine: Machine, backend: Backend) -> None:
+        backend.close()
+        reason = f"no answer to HTTP within {self._limit:g} s"
+        await self._fleet.note_failure(machine, LifecycleEvent.FAILED, reason)
+        raise Unavailable(
+            "The machine runs but does not answer.", reason="no-answer", retry_after=SOON
+        )
+
+    async def _check_alive(self, machine: Machine, backend: Backend) -> None:
+        observed: Observed = await self._fleet.provider.inspect(machine)
+        if observed.state in (MachineState.RUNNING, MachineState.SUSPENDED):
+            return
+        backend.close()
+        reason = "its processes ended before it answered HTTP"
+        await self._fleet.note_failure(machine, LifecycleEvent.FAILED, reason)
+        raise Unavailable("The machine died at start.", reason="died", retry_after=SOON)
+
+
+def check_state(user: User) -> None:
+    """
+    @raise Blocked, Gone: the user may not come in.
+    """
+    if user.state is UserState.BLOCKED:
+        raise Blocked("Ask the operator.", reason="blocked")
+    if user.state is UserState.DELETED:
+        raise Gone(reason="deleted")

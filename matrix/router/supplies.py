@@ -1,0 +1,51 @@
+"""What a router is given to work with, whoever supplies it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from matrix.errors import ConfigurationError
+from matrix.settings import Settings
+
+if TYPE_CHECKING:
+    from matrix.router.own import SignIns
+
+
+@dataclass(frozen=True, slots=True)
+class Supplies:
+    """Database, issuer and secrets."""
+
+    dsn: str = field(repr=False)
+    issuer: str
+    jwks_url: str
+    master: str = field(repr=False)
+    admin_token: str | None = field(repr=False)
+    sign_ins: SignIns | None = None
+
+
+def from_settings(settings: Settings) -> Supplies:
+    """
+    What the operator supplies.
+
+    @raise ConfigurationError: something is missing; names the setting.
+    """
+    needed = {
+        "DATABASE_URL": settings.database_url,
+        "MATRIX_ISSUER": settings.issuer,
+        "MATRIX_DAEMON_TOKEN": settings.daemon_token,
+        "MATRIX_TLS_CERT": settings.tls_cert,
+    }
+    missing = [name for name, value in needed.items() if value is None]
+    if missing:
+        raise ConfigurationError(f"{', '.join(missing)}: set this, or try --embedded")
+    assert settings.database_url
+    assert settings.issuer
+    assert settings.daemon_token
+    return Supplies(
+        dsn=settings.database_url.get_secret_value(),
+        issuer=settings.issuer,
+        jwks_url=settings.jwks_url or f"{settings.issuer}/.well-known/jwks.json",
+        master=settings.daemon_token.get_secret_value(),
+        admin_token=settings.admin_token.get_secret_value() if settings.admin_token else None,
+    )
