@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -24,7 +25,7 @@ from matrix.daemon.watcher import Watcher
 from matrix.daemon.workspace import Workspace
 from matrix.errors import ConfigurationError
 from matrix.http import ServerFactory
-from matrix.net import Wheel
+from matrix.net import Daemon, NativeServerEndpoint, Wheel, event_loop
 
 _log = Logger()
 
@@ -32,22 +33,23 @@ THREADS = 8
 """File operations at once. More would only queue in the disk instead of here."""
 
 
-class Daemon(Service):
+class MachineDaemon(Daemon):
     """
     Serves one data directory. What can be wrong with its surroundings shows when it is
     made, not after it was started.
     """
 
     def __init__(
-        self, reactor: Any, data: Path, token: str, endpoint: IStreamServerEndpoint
+        self, reactor: Any, data: Path, token: str, listeners: Sequence[socket.socket]
     ) -> None:
         """
-        @param endpoint: where to listen; bound already.
+        @param listeners: bound already.
         @raise ConfigurationError: the directory or the system's limits will not do.
         """
+        super().__init__(reactor)
         self.name = "matrix-daemon"
-        self._endpoint = endpoint
-        self._port: IListeningPort | None = None
+        self._listeners = listeners
+        self._ports: list[IListeningPort] = []
         self._pool = ThreadPool(0, THREADS, name="workspace")
         self._feed = Feed()
         self._wheel = Wheel(reactor)
@@ -68,17 +70,20 @@ class Daemon(Service):
         )
         self._factory = ServerFactory(handler, self._wheel)
 
-    def startService(self) -> None:
-        super().startService()  # type: ignore[no-untyped-call]
+    async def start(self) -> None:
         self._pool.start()
         self._watcher.start()
         self._wheel.start()
-        self._pulse.start(HEARTBEAT, now=False).addErrback(_broken, "heartbeat")
-        self._endpoint.listen(self._factory).addCallbacks(self._listening, _broken)
+        self._pulse.start(HEARTBEAT, now=False).addErrback(_pulse_broken)
+        loop = event_loop(self._reactor)
+        for listener in self._listeners:
+            port = await NativeServerEndpoint(loop, listener).listen(self._factory)
+            self._ports.append(port)
+            _log.info("serving the workspace at {place}", place=port.getHost())
 
-    async def _stop(self) -> None:
-        if self._port is not None:
-            await _settled(self._port.stopListening())
+    async def stop(self) -> None:
+        for port in self._ports:
+            port.stopListening()
         self._factory.drain()
         self._feed.end()
         if self._pulse.running:
@@ -87,14 +92,6 @@ class Daemon(Service):
         self._pool.stop()
         self._workspace.close()
         self._wheel.stop()
-
-    def stopService(self) -> Deferred[None]:
-        super().stopService()  # type: ignore[no-untyped-call]
-        return Deferred.fromCoroutine(self._stop())
-
-    def _listening(self, port: IListeningPort) -> None:
-        self._port = port
-        _log.info("serving the workspace at {place}", place=port.getHost())
 
 
 def _watch(data: Path) -> Watch:
@@ -106,10 +103,5 @@ def _watch(data: Path) -> Watch:
         raise ConfigurationError(f"cannot watch {root}: {error.strerror}") from None
 
 
-def _broken(failure: Failure, what: str = "listening") -> None:
-    _log.failure("{what} ended", failure=failure, what=what)
-
-
-async def _settled(result: Any) -> None:
-    if result is not None:
-        await result
+def _pulse_broken(failure: Failure) -> None:
+    _log.failure("heartbeats ended", failure=failure)

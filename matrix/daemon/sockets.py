@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
-from websockets.datastructures import Headers
 from websockets.frames import CloseCode
 from websockets.http11 import Request as UpgradeRequest
 from websockets.protocol import OPEN
@@ -60,9 +59,13 @@ class EventSocket(Protocol):
         self.headers = self._shake_hands(request)
 
     def _shake_hands(self, request: Request) -> HeaderList:
-        fields = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in request.headers]
-        asked = UpgradeRequest(request.target.decode("latin-1"), Headers(fields))
-        response = self._socket.accept(asked)
+        # The library wants to read the head itself: given it as bytes, it parses them anew.
+        lines = [b"%b: %b\r\n" % field for field in request.headers]
+        self._socket.receive_data(b"GET %b HTTP/1.1\r\n%b\r\n" % (request.target, b"".join(lines)))
+        asked = self._socket.events_received()
+        if not asked:
+            raise BadRequest("the head is not one of a WebSocket handshake", reason="websocket")
+        response = self._socket.accept(cast(UpgradeRequest, asked[0]))
         detail = (response.body or b"").decode("utf-8", "replace").partition("\n")[0]
         if response.status_code == 426:
             raise UpgradeRequired(detail, headers=[(b"upgrade", b"websocket")])

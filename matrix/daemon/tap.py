@@ -66,14 +66,11 @@ def makeService(options: Options, reactor: Any = None) -> IService:
 
 def _composed(options: Options, reactor: Any, token: str) -> IService:
     # Only now, so that --help stays fast.
-    from matrix.daemon.service import Daemon
-    from matrix.net import NativeServerEndpoint, bind, event_loop, parse_listen
+    from matrix.daemon.service import MachineDaemon
+    from matrix.net import bind, event_loop, parse_listen
 
     if not token:
         raise ConfigurationError(f"{TOKEN} is not set: give this machine a token")
-    loop = event_loop(reactor)
-    listener, *others = bind(parse_listen(options["listen"]))
-    for other in others:
-        other.close()
-    endpoint = NativeServerEndpoint(loop, listener)
-    return Daemon(reactor, Path(options["data"]).absolute(), token, endpoint)
+    event_loop(reactor)
+    listeners = bind(parse_listen(options["listen"]))
+    return MachineDaemon(reactor, Path(options["data"]).absolute(), token, listeners)
