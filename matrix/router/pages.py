@@ -19,7 +19,6 @@ Page = tuple[list[tuple[bytes, bytes]], bytes]
 error (L{matrix.http.problem.error_headers}), are the caller's."""
 
 WAKE_EVENTS: Final = "/-/wake/events"
-SIGN_IN: Final = "/-/signin"
 REFRESH: Final = 2
 """Seconds between attempts of a browser without scripts: a resume takes less, a start more."""
 
@@ -67,11 +66,13 @@ def local_target(text: str) -> str:
 class Pages:
     """Renders each page from templates that are compiled once, at start-up."""
 
-    def __init__(self, embedded: bool = False) -> None:
+    def __init__(self, embedded: bool = False, sign_in: str | None = None) -> None:
         """
         @param embedded: whether sign-in links come from this process itself.
+        @param sign_in: the path of a page where people can sign in, if there is one.
         """
         self._embedded = embedded
+        self._sign_in = sign_in
         style, script = _text("pages.css"), _text("waking.js")
         environment = Environment(
             loader=FileSystemLoader(_TEMPLATES),
@@ -136,7 +137,7 @@ class Pages:
             title=error.title,
             detail=_SIGNED_OUT.get(error.reason, error.detail),
             embedded=self._embedded,
-            sign_in=SIGN_IN,
+            sign_in=self._sign_in,
         )
 
 

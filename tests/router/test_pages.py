@@ -219,10 +219,16 @@ class ErrorTests(SynchronousTestCase):
 
 
 class SignedOutTests(SynchronousTestCase):
-    def test_leads_to_the_sign_in(self) -> None:
-        for pages in (Pages(), Pages(embedded=True)):
+    def test_leads_to_the_sign_in_where_there_is_one(self) -> None:
+        error = Unauthorized("No token.")
+        page = Parsed(Pages(sign_in="/-/signin").error(error, REQUEST_ID, "/"))
+        self.assertIn(("a", {"class": "button", "href": "/-/signin"}), page.tags)
+        self.assertIn("No token.", page.text)
+
+    def test_leads_nowhere_if_there_is_none(self) -> None:
+        for pages in (PUBLIC, EMBEDDED):
             page = Parsed(pages.error(Unauthorized("No token."), REQUEST_ID, "/"))
-            self.assertIn(("a", {"class": "button", "href": "/-/signin"}), page.tags)
+            self.assertNotIn("a", page.inside)
             self.assertIn("No token.", page.text)
 
     def test_embedded_says_where_the_link_is(self) -> None:
