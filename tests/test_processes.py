@@ -145,6 +145,8 @@ class CleanRoomTests(ProcessCase):
         self.assertNotEqual(report["parent"], os.getpid())
 
     def test_no_signal_is_ignored_or_blocked(self) -> None:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self.addCleanup(signal.signal, signal.SIGINT, before)
         self.spawn("/bin/grep", "-E", "Sig(Ign|Blk)", "/proc/self/status")
         eventually(lambda: self.output().count("\n") == 2)
         masks = [line.split()[1] for line in self.output().splitlines()]

@@ -130,8 +130,11 @@ def close_quietly(descriptor: int) -> None:
 
 
 def default_signals() -> None:
-    """Undo what Python changed: ignored signals stay ignored across exec."""
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+    """
+    Have every signal do what it does by default: what we, or the shell that started us in
+    the background, ignore or block would otherwise stay so across exec.
+    """
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 

@@ -246,3 +246,15 @@ class RefusalTests(Case):
     def test_an_unknown_place(self) -> None:
         with self.assertRaisesRegex(ConfigurationError, r"\{path\} is unknown"):
             self.successor("serve {path}")
+
+
+class DefaultCommandTests(Case):
+    """Without a command, a machine is our daemon."""
+
+    async def test_our_daemon_answers_and_writes_only_its_data(self) -> None:
+        self.provider = self.successor(None)
+        machine, started = await self.booted({"MATRIX_MACHINE_TOKEN": "m" * 43})
+        self.assertEqual((await ask(started, "/healthz"))["status"], "ok")
+        left = {path.name for path in self.home(machine).iterdir()}
+        self.assertEqual(left - {"run"}, {"data", "log", "machine.json", "pid"})
+        self.assertEqual(list((self.home(machine) / "data").glob("*.pid")), [])
