@@ -4,12 +4,14 @@
   const page = find("wake"), bar = find("bar"), fill = find("fill"), elapsed = find("elapsed");
   const words = {
     queued: "Waiting its turn to start.",
+    suspending: "Your machine is just falling asleep, and is woken right after.",
     provisioning: "Making your machine. The first time takes longer.",
     starting: "Starting your machine.",
     waiting: "Waiting for your machine to answer.",
     ready: "Ready. Taking you there.",
   };
-  const order = ["queued", "starting", "waiting", "ready"];
+  // Which step of the list a state belongs to; one that is not named here is a kind of start.
+  const places = { resting: 0, queued: 0, suspending: 0, waiting: 2, awake: 2, ready: 3 };
   const unknownEstimate = 4000; // ms: a cold start; better to be early than to stand still
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   let estimate = Number(page.dataset.estimate) || unknownEstimate;
@@ -48,12 +50,11 @@
     const text = words[next] || words.starting;
     bar.setAttribute("aria-valuetext", text);
     find("status").textContent = text;
-    const at = Math.max(order.indexOf(next), next in words && next !== "provisioning" ? 0 : 1);
-    for (const step of find("steps").children) {
-      const place = order.indexOf(step.dataset.step);
+    const at = places[next] ?? 1;
+    Array.from(find("steps").children).forEach((step, place) => {
       step.className = place < at || next === "ready" ? "done" : place === at ? "now" : "";
       if (place === 1) step.textContent = next === "provisioning" ? "Making your machine" : "Starting";
-    }
+    });
   };
 
   const fail = (problem) => {
