@@ -197,11 +197,9 @@ class Waker:
         machine = await self._fleet.directory.machine(user_id)
         if machine is None or machine.state is not MachineState.RUNNING:
             return
-        if (
-            route.backend is None
-            and route.phase == "resting"
-            and await self._fleet.reach(route, machine)
-        ):
+        if route.phase != "resting" or not await self._fleet.reach(route, machine):
+            return
+        if route.phase == "resting":
             route.enter("awake", self._clock.seconds())
             route.machine.found()
 
