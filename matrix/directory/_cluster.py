@@ -133,9 +133,10 @@ class Cluster:
         """
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Passable, so that the unprivileged identity gets to its data without a
-            # mount namespace; what must stay private has its own mode.
-            self.root.chmod(0o711)
+            if os.geteuid() == 0:
+                # Passable, so that the unprivileged identity gets to its data without a
+                # mount namespace; what must stay private has its own mode.
+                self.root.chmod(0o711)
             lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise ConfigurationError(f"{self.root} cannot be used: {error.strerror}") from None
@@ -162,7 +163,8 @@ class Cluster:
         """
         Make the data directory if there is none, and see that it fits.
 
-        @raise ConfigurationError: it cannot be made, or is another version's or user's.
+        @raise ConfigurationError: it cannot be made, is another version's or user's, or its
+            password is gone.
         """
         shutil.rmtree(self.root / "new", ignore_errors=True)
         if not self.data.exists():
@@ -179,6 +181,7 @@ class Cluster:
                 f"chown -R {UNPRIVILEGED.uid}:{UNPRIVILEGED.gid} {self.data}"
             )
         self._check_version()
+        _ = self.password  # better missed now than when the server runs
 
     def _check_version(self) -> None:
         """The data's format is a major version's; the wheel may have moved on."""

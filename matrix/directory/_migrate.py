@@ -23,6 +23,9 @@ LOCK_KEY = 0x6D61_7472_6978_0001
 """The advisory lock that one migrating process holds: "matrix", 1. Unlike yoyo's own lock, a
 row, it ends with the process that holds it."""
 
+OLDEST_SERVER = 140000
+"""PostgreSQL 14, in libpq's way of writing it: CREATE OR REPLACE TRIGGER is needed."""
+
 CONNECT_SECONDS = 10
 """Start-up waits no longer than this for a database that does not answer."""
 
@@ -95,6 +98,12 @@ def _locked_backend(dsn: str) -> Iterator[_Backend]:
         _Backend(target, default_migration_table) as backend,
         closing(backend.cursor()) as cursor,
     ):
+        version = backend.connection.server_version
+        if version < OLDEST_SERVER:
+            raise psycopg2.NotSupportedError(
+                f"it is PostgreSQL {version // 10000}, "
+                f"and {OLDEST_SERVER // 10000} or later is needed"
+            )
         cursor.execute("SELECT pg_advisory_lock(%s)", (LOCK_KEY,))
         # Done here because yoyo does it under its lock row, which outlives a crash.
         if internalmigrations.needs_upgrading(backend):

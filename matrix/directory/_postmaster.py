@@ -108,6 +108,12 @@ class Postmaster:
         self._remove_stale_lock()
         self._launch(self._port)
 
+    def end_predecessor(self) -> None:
+        """Shut down the server that a predecessor left running, if any."""
+        process = self._running()
+        if process is not None:
+            shut_down(process)
+
     def stop(self) -> None:
         """Shut the server down, wait until its processes are gone, let go of the directory."""
         try:

@@ -15,7 +15,9 @@ import psycopg2
 from matrix.directory._cluster import Cluster, find_installation
 from matrix.directory._migrate import migrate
 from matrix.directory._postmaster import Postmaster
+from matrix.errors import ConfigurationError
 
+PREFIX = "matrix-postgres-"
 TEMPLATE = "migrated"
 
 
@@ -25,16 +27,38 @@ def server() -> Postmaster:
     The server of this process: started at the first call, ended at the process's exit.
     Its data are not safe against a power cut; for tests that is fine.
     """
-    directory = Path(tempfile.mkdtemp(prefix="matrix-postgres-"))
+    sweep()
+    directory = Path(tempfile.mkdtemp(prefix=PREFIX))
     directory.chmod(0o711)  # PostgreSQL does not run as root, and must get to its data
-    cluster = Cluster(directory / "cluster", find_installation(), durable=False)
-    postmaster = Postmaster(cluster)
+    postmaster = Postmaster(cluster_in(directory))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     postmaster.start()
     atexit.register(postmaster.stop)
     execute(f"CREATE DATABASE {TEMPLATE}", postmaster.dsn("postgres"))
     migrate(postmaster.dsn(TEMPLATE))
     return postmaster
+
+
+def cluster_in(directory: Path) -> Cluster:
+    """The cluster of a directory that L{server} made."""
+    return Cluster(directory / "cluster", find_installation(), durable=False)
+
+
+def sweep() -> None:
+    """End the servers of test processes that were killed, and remove what they left."""
+    for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        if not (directory / "cluster" / "postgres.pid").exists():
+            continue
+        cluster = cluster_in(directory)
+        try:
+            cluster.acquire()
+        except ConfigurationError:
+            continue  # its process lives
+        try:
+            Postmaster(cluster).end_predecessor()
+        finally:
+            cluster.release()
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def execute(statement: str, dsn: str | None = None) -> list[tuple[object, ...]]:
