@@ -146,12 +146,12 @@ class Router(Daemon):
             registry.counter(series.ACCESS_LOG_ERRORS),
         )
         log.start()
-        signal.signal(signal.SIGHUP, lambda *_: log.reopen())
+        self._loop.add_signal_handler(signal.SIGHUP, log.reopen)
         return log
 
     async def _open_gate(self, supplies: Supplies) -> TokenGate:
         settings = self._settings
-        kept = settings.state_dir / "jwks.json" if self._embedded else None
+        kept = settings.state_dir / "jwks.json"
         self._keys = keys = JwksKeys(
             Agent(self._reactor),  # type: ignore[no-untyped-call]
             supplies.jwks_url,
@@ -163,7 +163,9 @@ class Router(Daemon):
             supplies.issuer, settings.audience, settings.role, leeway=settings.token_leeway
         )
         gate = TokenGate(keys, policy, time.time)
-        await keys.start()
+        asked = keys.start()
+        if not kept.exists():  # with kept keys requests can be served before the issuer answers
+            await asked
         return gate
 
     def _connect(self, address: Address) -> Backend:
