@@ -107,6 +107,9 @@ class Api:
     def _match(self, request: Request) -> tuple[_Route, dict[str, Any]]:
         path = request.path.decode("latin-1")
         method = request.method.decode("latin-1")
+        if path[:1] != "/" or path[:2] == "//":
+            # The table would take further slashes, or none, for one.
+            raise NotFound(f"there is nothing at {path}")
         try:
             route, params = self._adapter.match(path, method)
         except exceptions.MethodNotAllowed as error:

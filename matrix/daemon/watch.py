@@ -151,6 +151,8 @@ class Watch:
         mask, is_folder = notice.mask, bool(notice.mask & linux.IN_ISDIR)
         if mask & linux.IN_IGNORED:
             self._forget(folder)
+        elif self._moving and self._has_left(folder):
+            return
         elif mask & linux.IN_MOVED_FROM:
             self._moving[notice.cookie] = (folder, notice.name, is_folder)
         elif mask & linux.IN_MOVED_TO and notice.cookie in self._moving:
@@ -182,6 +184,17 @@ class Watch:
         self._gathering.add(Change(Kind.MOVED, target, self._now(), source))
         if is_folder and node is None:
             self._look_into(self._adopt(folder, new_name), tell=False)
+
+    def _has_left(self, folder: _Folder) -> bool:
+        """Whether it is in a folder that was moved out of the workspace. An arrival follows
+        its departure at once, so what comes in between happened elsewhere."""
+        departed = [before.folders.get(name) for before, name, _ in self._moving.values()]
+        at: _Folder | None = folder
+        while at is not None:
+            if at in departed:
+                return True
+            at = at.parent
+        return False
 
     def _settle_moves(self) -> None:
         """What was moved and did not arrive has left the workspace."""

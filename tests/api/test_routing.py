@@ -62,6 +62,9 @@ class RoutingTests(SynchronousTestCase):
         self.assertIsInstance(error, NotFound)
         self.assertIn("/v2", str(error))
 
+    def test_doubled_slash_is_another_path(self) -> None:
+        self.assertIsInstance(self.call("GET", "//healthz").error, NotFound)
+
     def test_unknown_method_is_405_and_says_what_is_possible(self) -> None:
         error = self.call("PATCH", "/v1/users/bob").error
         assert isinstance(error, MethodNotAllowed)

@@ -127,6 +127,14 @@ class FolderTests(WatchCase):
         (self.top / "away/file").touch()
         self.assertEqual(self.told(), [])
 
+    def test_what_happens_in_a_folder_after_it_left_is_not_told(self) -> None:
+        (self.root / "a/b").mkdir(parents=True)
+        (self.root / "a/b/file").touch()
+        self.told()
+        (self.root / "a").rename(self.top / "away")
+        shutil.rmtree(self.top / "away")
+        self.assertEqual(self.told(), [("deleted", "a")])
+
     def test_deleted_tree(self) -> None:
         (self.root / "a/b").mkdir(parents=True)
         (self.root / "a/b/file").touch()
