@@ -35,10 +35,12 @@ def boot(
 
     @raise ProviderError: the command cannot be run.
     """
-    port = None if command.mentions("socket") and not command.mentions("port") else _free_port()
-    address = (
-        home.socket(record) if command.mentions("socket") else Address(host=LOOPBACK, port=port)
-    )
+    by_socket = command.mentions("socket")
+    port = None if by_socket and not command.mentions("port") else _free_port()
+    if by_socket:
+        record, address = home.place_socket(record)
+    else:
+        address = Address(host=LOOPBACK, port=port)
     values = {
         "socket": address.path or "",
         "port": str(port or ""),
@@ -57,7 +59,7 @@ def boot(
             identity=record.identity,
             log=home.log,
             reach=[*python_reach(), *command.files()],
-            writable=[Path(record.run)],
+            writable=[Path(record.run)] if record.run else [],
             limits=LIMITS,
             pid_file=home.pid_file,
             hold=[lock],
@@ -84,7 +86,10 @@ def _basics(home: Home, record: Record, port: int | None) -> dict[str, str]:
 
 
 def _free_port() -> int:
-    """A port that is free now; the machine takes it a moment later."""
+    """
+    A port that is free now; the machine takes it a moment later. Nothing keeps another
+    process from being faster: a socket is the safer choice where machines are strangers.
+    """
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])

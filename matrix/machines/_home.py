@@ -13,13 +13,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from uuid import UUID, uuid4
 
-from matrix.errors import ConfigurationError
 from matrix.machines.interfaces import MachineGone, ProviderError
 from matrix.model import Address, UserId
 from matrix.processes import Identity, Process, read_pid_file
 
 SOCKET_PATH_BYTES = 107
 """The longest path of a unix socket on Linux: sun_path without its final zero (unix(7))."""
+
+SOCKET = "sock"
 
 PASSABLE = 0o711
 """A machine's user must get through to its own directories, and may list nothing on the way."""
@@ -35,11 +36,11 @@ class Record:
     machine_id: str
     uid: int | None
     """The user of its processes; C{None} if they run as us."""
-    run: str
-    """The directory in which it may make its socket."""
     boot_id: str | None = None
     """Of its latest boot; C{None} before the first one."""
     address: str | None = None
+    run: str | None = None
+    """The directory of its socket; C{None} before it had one."""
 
     @property
     def identity(self) -> Identity | None:
@@ -68,13 +69,10 @@ class Home:
         record = self.load()
         if record is None:
             machine_id, uid = f"local-{uuid4().hex[:12]}", allocate(self.user_id)
-            record = Record(machine_id, uid, str(self.path / "run"))
+            record = Record(machine_id, uid)
         if not self.complete():
             record = replace(record, boot_id=None, address=None)
         self._private(self.data, record.uid)
-        if not self._fits(Path(record.run)):
-            record = self._moved_run(record)
-        self._private(Path(record.run), record.uid)
         self.save(record)
         return record
 
@@ -125,11 +123,25 @@ class Home:
         """There is no latest boot any more."""
         self.pid_file.unlink(missing_ok=True)
 
-    def socket(self, record: Record) -> Address:
-        """Where the machine may make its socket; a left-over one is removed."""
-        path = Path(record.run) / "sock"
+    def place_socket(self, record: Record) -> tuple[Record, Address]:
+        """
+        Where the machine may make its socket, in a directory that only it can enter; a
+        left-over socket is removed.
+
+        The directory is C{run} here, or, should that be too long a name for a socket, one
+        of the host's runtime directory. That is cleared when the host boots, and may be
+        open to others: hence the look at whose it is, each time.
+        """
+        run = self.path / "run"
+        if len(os.fsencode(run / SOCKET)) <= SOCKET_PATH_BYTES:
+            self._private(run, record.uid)
+        elif record.run is not None and _is_private(Path(record.run), record.uid):
+            run = Path(record.run)
+        else:
+            run = self._short_run(record.uid)
+        path = run / SOCKET
         path.unlink(missing_ok=True)
-        return Address(path=str(path))
+        return replace(record, run=str(run)), Address(path=str(path))
 
     def turn_log(self) -> None:
         """Set a long log aside."""
@@ -160,29 +172,29 @@ class Home:
     def remove(self) -> None:
         """Delete everything; at no moment is there half a machine under its name."""
         record = self.load()
-        if record is not None and not self._inside(Path(record.run)):
-            shutil.rmtree(record.run, ignore_errors=True)
+        if record is not None and record.run is not None:
+            run = Path(record.run)
+            if not run.is_relative_to(self.path) and _is_private(run, record.uid):
+                shutil.rmtree(run)
         if self.path.exists():
             self.path.replace(self.path.with_name(f".removed-{uuid4().hex}"))
         for leftover in self.path.parent.glob(".removed-*"):
             shutil.rmtree(leftover, onerror=_open_and_retry)
 
-    def _inside(self, run: Path) -> bool:
-        return run.is_relative_to(self.path)
+    def _short_run(self, uid: int | None) -> Path:
+        """
+        A new directory with a short name.
 
-    @staticmethod
-    def _fits(run: Path) -> bool:
-        return run.is_dir() or len(os.fsencode(run / "sock")) <= SOCKET_PATH_BYTES
-
-    def _moved_run(self, record: Record) -> Record:
-        """A short private directory in place of one whose socket would be too long a name."""
-        runtime = os.environ.get("XDG_RUNTIME_DIR") if record.uid is None else "/run"
+        @raise ProviderError: even there the name would be too long.
+        """
+        runtime = os.environ.get("XDG_RUNTIME_DIR") if os.geteuid() != 0 else "/run"
         place = runtime if runtime and os.access(runtime, os.W_OK) else tempfile.gettempdir()
-        run = tempfile.mkdtemp(prefix="matrix-", dir=place)
-        if len(os.fsencode(run)) + len("/sock") > SOCKET_PATH_BYTES:
-            os.rmdir(run)
-            raise ConfigurationError(f"{place} is too long a name to hold a unix socket")
-        return replace(record, run=run)
+        run = Path(tempfile.mkdtemp(prefix="matrix-", dir=place))
+        if len(os.fsencode(run / SOCKET)) > SOCKET_PATH_BYTES:
+            run.rmdir()
+            raise ProviderError(f"{place} is too long a name to hold a unix socket: set TMPDIR")
+        self._private(run, uid)
+        return run
 
     @staticmethod
     def _private(directory: Path, uid: int | None) -> None:
@@ -190,6 +202,16 @@ class Home:
         directory.mkdir(mode=0o700, exist_ok=True)
         if uid is not None and directory.lstat().st_uid != uid:
             os.chown(directory, uid, uid, follow_symlinks=False)
+
+
+def _is_private(directory: Path, uid: int | None) -> bool:
+    """Whether it is a directory, not a link, of this user (or ours), and closed to others."""
+    try:
+        status = directory.lstat()
+    except FileNotFoundError:
+        return False
+    owner = os.geteuid() if uid is None else uid
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == owner and not status.st_mode & 0o077
 
 
 def passable(directory: Path) -> None:

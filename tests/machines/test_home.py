@@ -45,7 +45,7 @@ class RecordTests(HomeCase):
         self.home.save(record)
         self.assertEqual(self.home.load(), record)
         names = sorted(path.name for path in self.home.path.iterdir())
-        self.assertEqual(names, ["data", "machine.json", "run"])
+        self.assertEqual(names, ["data", "machine.json"])
 
     def test_lost_data_begin_a_new_life_with_the_same_identity(self) -> None:
         record = self.made()
@@ -87,6 +87,7 @@ class ModeTests(HomeCase):
         self.made()
         for path in (self.machines.parent, self.machines, self.home.path):
             self.assertEqual(path.stat().st_mode & 0o777, 0o711)
+        self.home.place_socket(self.made())
         for path in (self.home.data, self.home.path / "run"):
             self.assertEqual(path.stat().st_mode & 0o777, 0o700)
         self.assertEqual((self.home.path / "machine.json").stat().st_mode & 0o777, 0o600)
@@ -139,12 +140,54 @@ class RemoveTests(HomeCase):
         self.home.remove()
         self.assertTrue((outside / "kept").exists())
 
-    def test_a_socket_directory_elsewhere_goes_too(self) -> None:
+
+class SocketTests(HomeCase):
+    def setUp(self) -> None:
+        super().setUp()
         deep = self.directory / ("x" * 60) / ("y" * 60)
         passable(deep)
-        self.home = Home(deep, self.home.user_id)
-        run = Path(self.made().run)
-        self.assertFalse(run.is_relative_to(deep))
-        self.assertTrue(run.is_dir())
-        self.home.remove()
-        self.assertFalse(run.exists())
+        self.deep = Home(deep, self.home.user_id)
+        passable(self.deep.path)
+        self.addCleanup(self.deep.remove)
+
+    def place(self, record: Record | None = None) -> tuple[Record, Path]:
+        """A place for a socket below a name too long."""
+        record, address = self.deep.place_socket(record or self.deep.make(lambda _: None))
+        self.deep.save(record)
+        return record, Path(str(address.path))
+
+    def test_a_left_over_socket_is_removed(self) -> None:
+        record, address = self.home.place_socket(self.made())
+        path = Path(str(address.path))
+        self.assertEqual(path, self.home.path / "run" / "sock")
+        path.touch()
+        self.assertEqual(self.home.place_socket(record), (record, address))
+        self.assertFalse(path.exists())
+
+    def test_a_short_directory_elsewhere_is_kept_and_goes_with_the_machine(self) -> None:
+        record, path = self.place()
+        self.assertFalse(path.is_relative_to(self.directory))
+        self.assertLessEqual(len(str(path)), 107)
+        self.assertEqual(path.parent.stat().st_mode & 0o777, 0o700)
+        self.assertEqual(self.place(record), (record, path))
+        self.deep.remove()
+        self.assertFalse(path.parent.exists())
+
+    def test_when_the_hosts_boot_has_cleared_it_there_is_another(self) -> None:
+        record, path = self.place()
+        path.parent.rmdir()
+        _, again = self.place(record)
+        self.assertNotEqual(again, path)
+        self.assertTrue(again.parent.is_dir())
+
+    def test_what_others_have_put_there_is_not_used_and_not_removed(self) -> None:
+        record, path = self.place()
+        path.parent.rmdir()
+        path.parent.symlink_to(self.directory)
+        self.addCleanup(path.parent.unlink)
+        _, again = self.place(record)
+        self.addCleanup(again.parent.rmdir)
+        self.assertNotEqual(again, path)
+        self.deep.save(record)
+        self.deep.remove()
+        self.assertTrue(path.parent.is_symlink())
