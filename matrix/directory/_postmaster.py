@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from pathlib import Path
 from time import monotonic, sleep
 
 import psycopg2
@@ -19,6 +18,7 @@ from matrix.directory._cluster import (
     spawn_or_explain,
     wait_dead,
 )
+from matrix.directory._lockfile import NAME, LockFile, is_postmaster
 from matrix.errors import ConfigurationError
 from matrix.processes import (
     Process,
@@ -136,8 +136,8 @@ class Postmaster:
         """Take over the server that a predecessor left running, or end it."""
         process = self._running()
         if process is not None:
-            lines = lock_file(self._cluster.data)
-            self.process, self._port = process, int(lines[3]) if len(lines) > 3 else 0
+            lock = LockFile.read(self._cluster.data)
+            self.process, self._port = process, lock.port if lock else 0
             if self._port and self._await_ready(process, ADOPT_SECONDS):
                 return True
             shut_down(process)
@@ -150,9 +150,9 @@ class Postmaster:
         ours = read_pid_file(self._cluster.pid_file)
         if ours is not None and is_alive(ours):
             return ours
-        lines = lock_file(self._cluster.data)
-        process = find(int(lines[0])) if lines else None
-        if process and is_alive(process) and serves(process, self._cluster.data):
+        lock = LockFile.read(self._cluster.data)
+        process = find(lock.pid) if lock else None
+        if process and is_alive(process) and is_postmaster(process, self._cluster.data):
             return process
         return None
 
@@ -162,9 +162,9 @@ class Postmaster:
         for a postmaster. One that names nobody it removes itself; and should backends of
         a dead one live on, it notices by their shared memory.
         """
-        lines = lock_file(self._cluster.data)
-        if lines and find(int(lines[0])) is not None:
-            (self._cluster.data / "postmaster.pid").unlink(missing_ok=True)
+        lock = LockFile.read(self._cluster.data)
+        if lock and find(lock.pid) is not None:
+            (self._cluster.data / NAME).unlink(missing_ok=True)
 
     def _launch(self, port: int) -> None:
         """Start a server, on this port if it is not 0."""
@@ -227,7 +227,9 @@ class Postmaster:
         """
         deadline = monotonic() + seconds
         while is_alive(process) and monotonic() < deadline:
-            if not says_ready(self._cluster.data, process):
+            lock = LockFile.read(self._cluster.data)
+            # Its port alone says nothing: another program may have it.
+            if lock is None or not lock.ready or lock.pid != process.pid:
                 sleep(POLL)
                 continue
             try:
@@ -263,31 +265,6 @@ class Postmaster:
 def passing(said: str) -> bool:
     """Whether what PostgreSQL said before it ended is trouble that goes away by itself."""
     return "Address already in use" in said or "shared memory block" in said
-
-
-def lock_file(data: Path) -> list[str]:
-    """The lines of C{postmaster.pid}: process id, data directory, start, port, …; or none."""
-    try:
-        lines = (data / "postmaster.pid").read_text("utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    return lines if lines and lines[0].isdigit() else []
-
-
-def says_ready(data: Path, process: Process) -> bool:
-    """Whether this very server has written that it accepts connections. (Its port alone says
-    nothing: another program may have it.)"""
-    lines = lock_file(data)
-    return len(lines) > 7 and int(lines[0]) == process.pid and lines[7].strip() == "ready"
-
-
-def serves(process: Process, data: Path) -> bool:
-    """Whether this process is a postmaster of C{data}. /proc/PID/cwd would take privileges."""
-    try:
-        words = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return words[0].endswith(b"postgres") and os.fsencode(data) in words
 
 
 def free_port() -> int:
