@@ -70,6 +70,7 @@ function sizeText(bytes) {
     bytes /= 1000;
     step += 1;
   }
+  if (bytes === 1 && !step) return "1 byte";
   return `${step ? bytes.toFixed(bytes < 10 ? 1 : 0) : bytes} ${units[step]}`;
 }
 
@@ -328,6 +329,7 @@ function follow() {
   source.addEventListener("reset", refreshSoon);
 }
 
+$("ask-no").addEventListener("click", () => $("ask").close(""));
 $("mkdir").addEventListener("click", () => attempt(makeFolder));
 $("upload-input").addEventListener("change", (event) => upload([...event.target.files]));
 $("skip").addEventListener("click", (event) => {
