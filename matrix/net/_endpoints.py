@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 import stat
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from zope.interface import implementer
 from matrix.errors import ConfigurationError
 from matrix.model import Address
 from matrix.net._transport import NativeTransport
+
+_UCRED = struct.Struct("3i")
+"""C{struct ucred}: process, user and group id."""
 
 BACKLOG = 4096
 """Connections the kernel queues for us: a crowd that arrives within one loop iteration."""
@@ -231,15 +235,32 @@ class NativeClientEndpoint:
         """
         Fires with the connected protocol, or fails with an L{OSError}. No time limit of its
         own: cancel the Deferred.
+
+        Who listens on a unix socket must own its directory: a machine could put a link to
+        another's socket there, and we may be allowed to connect to what it may not.
         """
-        make, address = _native(protocolFactory), self._address
-        if address.path is not None:
-            connecting = self._loop.create_unix_connection(make, address.path)
+        return Deferred.fromCoroutine(self._connect(_native(protocolFactory)))
+
+    async def _connect(self, make: Callable[[], NativeTransport]) -> IProtocol:
+        address, loop = self._address, self._loop
+        if address.path is None:
+            connecting = loop.create_connection(make, str(address.host), address.port or 0)
+            transport, adapter = await Deferred.fromFuture(loop.create_task(connecting))
         else:
-            connecting = self._loop.create_connection(make, str(address.host), address.port or 0)
-        connected = Deferred.fromFuture(self._loop.create_task(connecting))
-        return connected.addCallback(_protocol)
+            connecting = loop.create_unix_connection(make, address.path)
+            transport, adapter = await Deferred.fromFuture(loop.create_task(connecting))
+            if _peer_uid(transport) != os.stat(os.path.dirname(address.path)).st_uid:
+                transport.abort()
+                raise PermissionError(
+                    errno.EPERM, f"who listens on {address} does not own its directory"
+                )
+        return adapter.protocol
 
 
-def _protocol(pair: tuple[asyncio.BaseTransport, NativeTransport]) -> IProtocol:
-    return pair[1].protocol
+def _peer_uid(transport: asyncio.BaseTransport) -> int:
+    """The user id that a unix socket's other end had when it began to listen (unix(7))."""
+    credentials: bytes = transport.get_extra_info("socket").getsockopt(
+        socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size
+    )
+    _pid, uid, _gid = _UCRED.unpack(credentials)
+    return int(uid)
