@@ -82,6 +82,7 @@ class Fields:
     """
 
     __slots__ = (
+        "_values",
         "chunked",
         "close",
         "connection",
@@ -108,7 +109,13 @@ class Fields:
         self.te_trailers = False
         self.upgrade: bytes | None = None
         self.notes: dict[Any, Any] = {}
+        self._values: dict[bytes, bytes] = {}
+        values = self._values
         for name, value, _line in lines:
+            if name in values:
+                values[name] += (b"; " if name == b"cookie" else b", ") + value
+            else:
+                values[name] = value
             special = _SPECIAL.get(name)
             if special is not None:
                 special(self, value)
@@ -120,10 +127,7 @@ class Fields:
     def get(self, name: bytes) -> bytes | None:
         """The value of a field; several are joined (RFC 9110 section 5.3; cookies by C{; },
         RFC 6265)."""
-        found = [value for field, value, _ in self.lines if field == name]
-        if not found:
-            return None
-        return (b"; " if name == b"cookie" else b", ").join(found)
+        return self._values.get(name)
 
     def _take_host(self, value: bytes) -> None:
         if self.host is not None:
