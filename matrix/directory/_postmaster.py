@@ -81,6 +81,12 @@ class Postmaster:
         self._cluster = cluster
         self.process: Process | None = None
         self._port = 0
+        self._given_up = False
+
+    def give_up(self) -> None:
+        """Let a start under way fail soon: replaying a long log takes minutes. May be called
+        from any thread."""
+        self._given_up = True
 
     def start(self) -> str:
         """
@@ -223,10 +229,12 @@ class Postmaster:
         Wait until the server answers queries and has our database.
 
         @return: C{False} if it ended, or does not answer in time.
-        @raise ConfigurationError: it refuses the password.
+        @raise ConfigurationError: it refuses the password, or we were told to L{give_up}.
         """
         deadline = monotonic() + seconds
         while is_alive(process) and monotonic() < deadline:
+            if self._given_up:
+                raise ConfigurationError("embedded PostgreSQL was stopped while it started")
             lock = LockFile.read(self._cluster.data)
             # Its port alone says nothing: another program may have it.
             if lock is None or not lock.ready or lock.pid != process.pid:

@@ -71,18 +71,26 @@ class EmbeddedPostgres:
     async def stop(self) -> None:
         """Shut the server down; returns when none of its processes is left."""
         self._stopping = True
+        if self._postmaster is not None:
+            self._postmaster.give_up()
         await self._in_turn(self._stop)
 
     async def _start(self) -> str:
         if self._postmaster is None:
-            installation = find_installation()
-            cluster = Cluster(self._directory, installation, durable=self._durable)
-            postmaster = Postmaster(cluster)
-            await self._in_thread(postmaster.start)
-            self._postmaster = postmaster
-            self._watch_over(postmaster)
+            self._postmaster = await self._launch()
         self._stopping = False
         return self._postmaster.dsn(DATABASE)
+
+    async def _launch(self) -> Postmaster:
+        cluster = Cluster(self._directory, find_installation(), durable=self._durable)
+        self._postmaster = postmaster = Postmaster(cluster)
+        try:
+            await self._in_thread(postmaster.start)
+        except BaseException:
+            self._postmaster = None
+            raise
+        self._watch_over(postmaster)
+        return postmaster
 
     async def _stop(self) -> None:
         if self._watch is not None:

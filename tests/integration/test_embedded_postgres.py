@@ -22,7 +22,7 @@ from twisted.trial.unittest import TestCase
 
 from matrix.directory import EmbeddedPostgres, _cluster, _postmaster, embedded
 from matrix.errors import ConfigurationError
-from matrix.processes import Process, find, is_alive, session_members
+from matrix.processes import Process, find, is_alive, read_pid_file, session_members
 from matrix.testing.postgres import execute
 
 ROOT = os.geteuid() == 0
@@ -257,6 +257,20 @@ class LaterStartTests(EmbeddedCase):
         await self.postgres.stop()
         await self.postgres.stop()
         self.assertFalse((self.directory / "data" / "postmaster.pid").exists())
+
+    async def test_stop_does_not_wait_for_a_start_that_takes_minutes(self) -> None:
+        # As while a long log is replayed: it runs, and never says that it is ready.
+        self.patch(_postmaster.LockFile, "read", lambda data: None)
+        refused = ensureDeferred(self.refusal())
+        pid_file = self.directory / "postgres.pid"
+        while not (process := read_pid_file(pid_file)):
+            await deferLater(reactor, 0.01)
+        await deferLater(reactor, 0.2)
+        began = monotonic()
+        await self.postgres.stop()
+        self.assertLess(monotonic() - began, 10)
+        self.assertIn("stopped while it started", await refused)
+        self.assertFalse(is_alive(process))
 
     async def test_it_is_started_again_when_it_dies(self) -> None:
         self.patch(embedded, "REVIVE_SECONDS", 0.05)
