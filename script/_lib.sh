@@ -31,9 +31,14 @@ fingerprint() {
         { printf '%s\n' "$root" && cat "$root/setup.cfg" "$root/pyproject.toml"; } | sha256sum
 }
 
+# is_ready STAMP: the stamps of extras and more extras begin alike, and either will do.
 is_ready() {
-    [[ -f $1 && -x $venv/bin/twistd && ! -e $venv/.unfinished ]] &&
-        [[ $(fingerprint) == "$(<"$1")" ]]
+    local stamp now
+    [[ -x $venv/bin/twistd && ! -e $venv/.unfinished ]] && now=$(fingerprint) || return 1
+    for stamp in "$1"*; do
+        [[ -f $stamp && $now == "$(<"$stamp")" ]] && return
+    done
+    return 1
 }
 
 set_up() {
