@@ -26,6 +26,7 @@ from zope.interface import implementer
 from matrix.errors import ConfigurationError
 from matrix.model import Address
 from matrix.net._transport import NativeTransport
+from matrix.settings import host_port
 
 _UCRED = struct.Struct("3i")
 """C{struct ucred}: process, user and group id."""
@@ -61,9 +62,11 @@ def parse_listen(text: str) -> Address:
     """
     if text.startswith(("unix:", "tcp:")):
         return Address.parse(text)
-    if text.startswith(":"):
-        text = "[::]" + text
-    return Address.parse(f"tcp:{text}")
+    try:
+        host, port = host_port(text)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+    return Address(host=host or "::", port=port)
 
 
 def bind(address: Address, *, reuse_port: bool = False) -> list[socket.socket]:

@@ -21,7 +21,11 @@ class Options(BaseOptions):
         "Every setting and its environment variable: .env.example."
     )
     optFlags: ClassVar = [
-        ["embedded", "e", "Bring along PostgreSQL, token issuer and certificate; loopback only"]
+        [
+            "embedded",
+            "e",
+            "Even if DATABASE_URL is set: bring along PostgreSQL, issuer and certificate",
+        ]
     ]
     optParameters: ClassVar = [
         ["env-file", None, None, "Read settings from this file"],
@@ -74,10 +78,11 @@ def _composed(options: Options, reactor: Any) -> IService:
         internal=options["internal"],
         idle_timeout=options["idle"],
         state_dir=options["state-dir"],
+        database_url="" if options["embedded"] else None,
     )
-    public = parse_listen(settings.listen or ("localhost:8443" if options["embedded"] else ":443"))
+    public = parse_listen(settings.listen or ("localhost:8443" if settings.embedded else ":443"))
     internal = parse_listen(settings.internal or "127.0.0.1:9443")
-    if not options["embedded"]:
+    if not settings.embedded:
         from_settings(settings)
         tls = server_context(Path(str(settings.tls_cert)), Path(str(settings.tls_key)))
         return Router(reactor, settings, None, bind(public), bind(internal), tls)
