@@ -6,9 +6,12 @@ from twisted.internet.defer import Deferred
 
 from matrix.errors import GatewayTimeout, MatrixError
 from matrix.http._reader import END
-from matrix.http._upstream import Backend, Upstream
+from matrix.http._upstream import Backend, Counters, Upstream
 
 _REQUEST = b"GET /healthz HTTP/1.1\r\nHost: machine\r\nUser-Agent: matrix-probe\r\n\r\n"
+
+# A machine that is starting refuses many: they say nothing of how requests fare.
+_uncounted = Counters()
 
 
 class _Probe:
@@ -61,7 +64,7 @@ async def probe(backend: Backend, seconds: float) -> bool:
     that answered is kept for the first request.
     """
     try:
-        upstream = await backend.connect()
+        upstream = await backend.connect(_uncounted)
     except (OSError, GatewayTimeout):
         return False
     attempt = _Probe(upstream)

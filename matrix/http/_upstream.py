@@ -149,26 +149,28 @@ class Backend:
         upstream.arm(self._idle_time)
         self._idle.append(upstream)
 
-    async def connect(self) -> Upstream:
+    async def connect(self, counters: Counters | None = None) -> Upstream:
         """
         A new connection.
 
+        @param counters: where to count it; by default with those made for requests.
         @raise OSError: refused, or nobody there.
         @raise GatewayTimeout: no answer within L{CONNECT_TIMEOUT}.
         """
+        counters = counters or self.counters
         attempt: Any = self._endpoint.connect(self._factory)
         limit = _ConnectLimit(attempt)
         self.wheel.arm(limit, CONNECT_TIMEOUT)
         try:
             upstream: Upstream = await attempt
         except BaseException:
-            self.counters.failed += 1
+            counters.failed += 1
             if limit.passed:
                 raise GatewayTimeout("The machine accepts no connection.") from None
             raise
         finally:
             limit.deadline = inf
-        self.counters.connected += 1
+        counters.connected += 1
         return upstream
 
     def forget(self, upstream: Upstream) -> None:
