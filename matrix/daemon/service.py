@@ -97,7 +97,6 @@ class MachineDaemon(Daemon):
 def _watch(data: Path) -> Watch:
     root = data / "workspace"
     try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
         return Watch(os.fsencode(root))
     except OSError as error:
         raise ConfigurationError(f"cannot watch {root}: {error.strerror}") from None

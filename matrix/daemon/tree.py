@@ -77,19 +77,18 @@ class Tree:
 
     def __init__(self, root: bytes) -> None:
         """
+        @param root: made anew whenever it is missing: a user who removes it, as C{rm -rf}
+            in their machine may, finds an empty workspace and not a broken daemon.
         @raise OSError: C{root} is not a readable directory.
         """
-        self._root = os.open(root, _FOLDER)
+        self._root = root
         self._changing = threading.Lock()
-
-    def close(self) -> None:
-        """Let go of the directory."""
-        os.close(self._root)
+        os.close(open_root(root))
 
     @contextmanager
     def folder(self, parts: Parts) -> Iterator[int]:
         """The descriptor of a folder, open for the C{with} block."""
-        folder = os.dup(self._root)
+        folder = self._open_root()
         try:
             for depth, name in enumerate(parts, 1):
                 with _explained(parts[:depth], folder):
@@ -103,7 +102,8 @@ class Tree:
     def look(self, parts: Parts) -> Entry:
         """What is there; a link itself, not what it points to."""
         if not parts:
-            return Entry.of(b"", os.fstat(self._root))
+            with self.folder(()) as root:
+                return Entry.of(b"", os.fstat(root))
         with self.folder(parts[:-1]) as parent, _explained(parts, parent):
             return Entry.of(parts[-1], os.lstat(parts[-1], dir_fd=parent))
 
@@ -237,6 +237,17 @@ class Tree:
             os.fsync(parent)
             return now.kind == "directory" and recursive
 
+    def _open_root(self) -> int:
+        try:
+            return open_root(self._root)
+        except OSError as error:
+            if error.errno in (errno.ENOTDIR, errno.ELOOP, errno.EEXIST):
+                raise Forbidden(
+                    "the workspace is no folder any more: remove what is in its place",
+                    reason="link",
+                ) from None
+            raise explained_write(error, "the workspace") from None
+
     @contextmanager
     def _parent(self, parts: Parts) -> Iterator[int]:
         """The folder that something is about to come into."""
@@ -246,6 +257,19 @@ class Tree:
             except NotFound as error:
                 raise Conflict(f"{error}: make the folder first", reason="no-parent") from None
             yield folder
+
+
+def open_root(root: bytes) -> int:
+    """
+    The descriptor of a directory, made if it is missing. Only the last name may be no link.
+
+    @raise OSError: it cannot be opened or made.
+    """
+    try:
+        return os.open(root, _FOLDER)
+    except FileNotFoundError:
+        os.makedirs(root, mode=0o700, exist_ok=True)
+        return os.open(root, _FOLDER)
 
 
 def _place(staging: int, temporary: bytes, parent: int, name: bytes, now: Entry | None) -> None:

@@ -16,6 +16,7 @@ from matrix.daemon import _linux as linux
 from matrix.daemon._linux import Notice
 from matrix.daemon.changes import Change, Gathering, Kind
 from matrix.daemon.paths import DEPTH_LIMIT, Parts
+from matrix.daemon.tree import open_root
 
 _log = Logger()
 
@@ -62,9 +63,11 @@ class Watch:
     def __init__(self, root: bytes, now: Callable[[], float] = time.time) -> None:
         """
         @param now: unix seconds.
+        @param root: made if it is missing, now and whenever it goes.
         @raise OSError: C{root} is no readable directory, or there is no inotify to be had.
         """
-        self._root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._root_path = root
+        os.close(open_root(root))
         self._now = now
         self._lock = threading.RLock()
         self._gathering = Gathering()
@@ -81,7 +84,6 @@ class Watch:
         with self._lock:
             os.close(self.descriptor)
             os.close(self.wake_descriptor)
-            os.close(self._root_fd)
 
     def begin(self) -> None:
         """Watch all there is. What is in it already is not told."""
@@ -139,10 +141,17 @@ class Watch:
             except BlockingIOError:
                 return
             for notice in linux.parse_notices(data):
-                if notice.mask & linux.IN_Q_OVERFLOW:
+                if self._is_lost(notice):
                     self.start_over()
-                    break
+                    break  # The rest is about watches that are no more.
                 self._take_in(notice)
+
+    def _is_lost(self, notice: Notice) -> bool:
+        """Whether the kernel dropped notices, or the root itself is gone."""
+        if notice.mask & linux.IN_Q_OVERFLOW:
+            return True
+        ended = notice.mask & (linux.IN_IGNORED | linux.IN_MOVE_SELF)
+        return bool(ended) and notice.watch == self._root.watch
 
     def _take_in(self, notice: Notice) -> None:
         folder = self._by_watch.get(notice.watch)
@@ -244,12 +253,13 @@ class Watch:
     def _watched(self, folder: _Folder, path: Parts) -> list[tuple[bytes, bool]]:
         """Watch a folder, then list it."""
         try:
-            descriptor = _open_folder(self._root_fd, path)
+            descriptor = _open_folder(self._root_path, path)
         except OSError:
             # Gone again, or never ours to see: then there is nothing to tell of it either.
             return []
         try:
-            folder.watch = linux.inotify_watch(self.descriptor, descriptor, _MASK)
+            mask = _MASK if path else _MASK | linux.IN_MOVE_SELF
+            folder.watch = linux.inotify_watch(self.descriptor, descriptor, mask)
             self._by_watch[folder.watch] = folder
             with os.scandir(descriptor) as entries:
                 return [
@@ -291,9 +301,9 @@ class Watch:
             del parent.folders[folder.name]
 
 
-def _open_folder(root: int, path: Parts) -> int:
+def _open_folder(root: bytes, path: Parts) -> int:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    folder = os.dup(root)
+    folder = open_root(root)
     for name in path:
         try:
             below = os.open(name, flags, dir_fd=folder)

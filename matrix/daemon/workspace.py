@@ -71,7 +71,6 @@ class Workspace:
         """
         root, incoming = os.path.join(data, b"workspace"), os.path.join(data, b".incoming")
         try:
-            os.makedirs(root, mode=0o700, exist_ok=True)
             self._staging = Staging(incoming)
             self._tree = Tree(root)
         except OSError as error:
@@ -95,7 +94,6 @@ class Workspace:
 
     def close(self) -> None:
         """Let go of the directories. Files that are still open stay so."""
-        self._tree.close()
         self._staging.close()
 
     async def look(self, parts: Parts) -> Entry:

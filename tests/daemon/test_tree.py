@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shutil
 import socket
 import threading
 from collections.abc import Callable
@@ -45,7 +46,6 @@ class TreeCase(SynchronousTestCase):
         self.staging = os.open(incoming, os.O_RDONLY)
         self.addCleanup(os.close, self.staging)
         self.tree = Tree(os.fsencode(self.root))
-        self.addCleanup(self.tree.close)
 
     def write(self, path: str, text: str = "text") -> None:
         place = self.root / path
@@ -337,6 +337,22 @@ class DeleteTests(TreeCase):
         call = (self.tree.delete, (b"a",), self.staging, b"trash", False, nothing_there)
         self.refused(PreconditionFailed, *call)
         self.assertEqual(self.names(), ["a"])
+
+
+class RootTests(TreeCase):
+    def test_workspace_that_was_removed_is_made_anew(self) -> None:
+        self.write("file")
+        shutil.rmtree(self.root)
+        self.assertEqual(self.names(), [])
+        self.put("file")
+        self.assertEqual(self.names(), ["file"])
+        self.assertEqual(self.root.stat().st_mode & 0o777, 0o700)
+
+    def test_link_in_its_place_is_not_followed(self) -> None:
+        self.root.rmdir()
+        self.root.symlink_to(self.outside.resolve())
+        self.refused(Forbidden, self.tree.list, (), b"", 10)
+        self.refused(Forbidden, self.put, "file")
 
 
 class ErrorTests(TreeCase):

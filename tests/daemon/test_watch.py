@@ -220,6 +220,22 @@ class LimitTests(WatchCase):
         (self.root / "unseen/file").touch()
         self.assertEqual(self.told(), [("created", "unseen/file")])
 
+    def test_workspace_that_was_removed_is_watched_anew(self) -> None:
+        (self.root / "a").mkdir()
+        self.told()
+        shutil.rmtree(self.root)
+        self.assertEqual(self.told(), [("reset", "")])
+        (self.root / "file").touch()
+        self.assertEqual(self.told(), [("created", "file")])
+
+    def test_workspace_that_was_moved_away_is_watched_no_more(self) -> None:
+        self.root.rename(self.top / "away")
+        self.assertEqual(self.told(), [("reset", "")])
+        (self.top / "away/file").touch()
+        self.assertEqual(self.told(), [])
+        (self.root / "file").touch()
+        self.assertEqual(self.told(), [("created", "file")])
+
     def test_systems_limit_is_reported_and_survived(self) -> None:
         self.assertFalse(self.watch.partial)
         full = OSError(28, "No space left on device")
