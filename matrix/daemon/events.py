@@ -8,7 +8,6 @@ from urllib.parse import parse_qs
 
 from matrix.api import Api, EventStream
 from matrix.daemon.feed import Event, Feed
-from matrix.daemon.sockets import EventSocket
 from matrix.http.interfaces import Exchange, Request
 
 HEARTBEAT = 25.0
@@ -57,6 +56,9 @@ class Events:
 
     async def socket(self, exchange: Exchange) -> None:
         """A WebSocket."""
+        # Its library loads for 20 ms: a machine that wakes should answer first.
+        from matrix.daemon.sockets import EventSocket
+
         socket = EventSocket(exchange.request, self._feed.leave, self._call_later)
         exchange.upgrade(socket.headers, socket)
         self._feed.follow(socket, _last_id(exchange.request))
