@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -49,6 +50,21 @@ class MachineState(StrEnum):
     DESTROYED = "destroyed"
 
 
+def host_port(text: str) -> tuple[str, int]:
+    """
+    Read C{HOST:PORT}. An empty host means every address; an IPv6 host stands in brackets.
+
+    @raise ValueError: C{text} is in another form.
+    """
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not colon or not (port.isascii() and port.isdigit()) or (":" in host and not bracketed):
+        raise ValueError(f"{text!r} is not HOST:PORT (an IPv6 host stands in brackets)")
+    if int(port) > 65535:
+        raise ValueError(f"port {port} is over 65535")
+    return (host[1:-1] if bracketed else host), int(port)
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """
@@ -71,9 +87,11 @@ class Address:
         kind, _, rest = text.partition(":")
         if kind == "unix" and rest.startswith("/"):
             return cls(path=rest)
-        host, _, port = rest.rpartition(":")
-        if kind == "tcp" and host and port.isascii() and port.isdigit() and int(port) < 65536:
-            return cls(host=host.strip("[]"), port=int(port))
+        if kind == "tcp":
+            with suppress(ValueError):
+                host, port = host_port(rest)
+                if host:
+                    return cls(host=host, port=port)
         raise ConfigurationError(
             f"{text!r} is no address: write unix:/path/to/socket or tcp:HOST:PORT"
         )

@@ -16,27 +16,13 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_va
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from matrix.errors import ConfigurationError
+from matrix.model import host_port
 
 PREFIX = "MATRIX_"
 
 TYPO_RATIO = 0.85
 """How alike (0 to 1) an unknown name must be to a setting's to be taken for a misspelling.
 Lower, and names that other programs own would be refused."""
-
-
-def host_port(text: str) -> tuple[str, int]:
-    """
-    Read C{HOST:PORT}. An empty host means every address; an IPv6 host stands in brackets.
-
-    @raise ValueError: C{text} is in another form.
-    """
-    host, colon, port = text.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    if not colon or not (port.isascii() and port.isdigit()) or (":" in host and not bracketed):
-        raise ValueError(f"{text!r} is not HOST:PORT (an IPv6 host stands in brackets)")
-    if int(port) > 65535:
-        raise ValueError(f"port {port} is over 65535")
-    return (host[1:-1] if bracketed else host), int(port)
 
 
 def _checked_host_port(text: str) -> str:

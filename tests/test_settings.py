@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from matrix import settings
 from matrix.errors import ConfigurationError
-from matrix.settings import Settings, env_name, host_port, load
+from matrix.model import host_port
+from matrix.settings import Settings, env_name, load
 
 ROOT = Path(__file__).parent.parent
 URL = "postgresql://matrix:open-sesame@db/matrix"

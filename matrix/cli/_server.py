@@ -123,7 +123,7 @@ def locate(settings: Settings) -> Server:
 
 
 def _internal_url(internal: str | None) -> str:
-    from matrix.settings import host_port
+    from matrix.model import host_port
 
     host, port = host_port(internal or "127.0.0.1:9443")
     # A listener on every address is reached on loopback.

@@ -24,9 +24,8 @@ from twisted.internet.interfaces import (
 from zope.interface import implementer
 
 from matrix.errors import ConfigurationError
-from matrix.model import Address
+from matrix.model import Address, host_port
 from matrix.net._transport import NativeTransport
-from matrix.settings import host_port
 
 _UCRED = struct.Struct("3i")
 """C{struct ucred}: process, user and group id."""
