@@ -85,16 +85,15 @@ class Fleet:
         user_id, epoch = machine.user_id, machine.secret_epoch
         return {"MATRIX_MACHINE_TOKEN": self._secrets.router_to_daemon(user_id, epoch)}
 
-    async def reach(self, route: Route, machine: Machine) -> bool:
-        """Use a machine that is said to run, if it does."""
+    async def reach(self, machine: Machine) -> Backend | None:
+        """The connections to a machine that is said to run, if it answers."""
         if machine.address is None:
-            return False
+            return None
         backend = self.connect(machine.address)
-        if not await probe(backend, PROBE_TIMEOUT):
-            backend.close()
-            return False
-        self.install(route, machine, backend)
-        return True
+        if await probe(backend, PROBE_TIMEOUT):
+            return backend
+        backend.close()
+        return None
 
     def install(self, route: Route, machine: Machine, backend: Backend) -> None:
         """Let the route's requests go to the machine through C{backend}."""
@@ -132,11 +131,17 @@ class Fleet:
         await self.settle(machine, event, state_reason=reason)
         await self.directory.record(machine.user_id, event.value, "wake", {"reason": reason})
 
-    async def note_death(self, user_id: UserId) -> None:
-        """Write down that a machine's processes ended by themselves."""
+    async def note_death(self, user_id: UserId, boot_id: str | None) -> None:
+        """
+        Write down that a machine's processes ended by themselves.
+
+        @param boot_id: the boot that ended, as far as is known.
+        """
         machine = await self.directory.machine(user_id)
         if machine is None or machine.state is not MachineState.RUNNING:
             return
+        if boot_id not in (None, machine.boot_id):
+            return  # it was started again already
         reason = "its processes ended by themselves"
         await self.settle(machine, LifecycleEvent.DIED, state_reason=reason)
         await self.directory.record(user_id, "died", "machine")

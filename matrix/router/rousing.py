@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from twisted.internet.task import deferLater
+from twisted.logger import Logger
 
 from matrix.directory import StaleRow
 from matrix.errors import Blocked, Gone, Unavailable
 from matrix.http import Backend, probe
-from matrix.machines import LifecycleEvent, Observed, Started
+from matrix.machines import LifecycleEvent, Observed, ProviderError, Started
 from matrix.model import Address, Machine, MachineState, User, UserState
 from matrix.router.fleet import PROBE_TIMEOUT, SOON, Fleet
 from matrix.router.routes import Route, Wake
@@ -19,6 +20,8 @@ PROBE_INTERVAL = 0.03
 each step of a back-off would be felt."""
 OTHERS_INTERVAL = 0.1
 """Seconds between two looks at a machine that another router has in hand."""
+
+_log = Logger()
 
 
 class Rousing:
@@ -51,8 +54,11 @@ class Rousing:
                     raise
 
     async def _from(self, machine: Machine) -> Wake:
-        if machine.state is MachineState.RUNNING and await self._fleet.reach(self._route, machine):
-            return Wake(machine.state, self._route.cause, 0.0, 0.0)
+        if machine.state is MachineState.RUNNING:
+            backend = await self._fleet.reach(machine)
+            if backend is not None:
+                self._fleet.install(self._route, machine, backend)
+                return Wake(machine.state, self._route.cause, 0.0, 0.0)
         return await self._start(machine)
 
     async def _mine(self, machine: Machine) -> Machine:
@@ -71,7 +77,7 @@ class Rousing:
         began, prior = clock.seconds(), machine.state
         if machine.machine_id is None or prior is MachineState.LOST:
             machine = await self._provision(machine)
-        route.enter("starting", clock.seconds())
+        route.enter("starting")
         machine = await fleet.advance(
             machine,
             LifecycleEvent.WAKE,
@@ -85,7 +91,7 @@ class Rousing:
             machine, address=started.address, boot_id=started.boot_id
         )
         start_s = clock.seconds() - began
-        route.enter("waiting", clock.seconds())
+        route.enter("waiting")
         await self._answering(machine, started.address)
         was = prior if prior is MachineState.PROVISIONING else started.was
         report = Wake(was, route.cause, start_s, clock.seconds() - began - start_s)
@@ -100,7 +106,7 @@ class Rousing:
     async def _provision(self, machine: Machine) -> Machine:
         """Make the machine: the row tells of it first, so that a crash leaks nothing."""
         fleet = self._fleet
-        self._route.enter("provisioning", self._clock.seconds())
+        self._route.enter("provisioning")
         if machine.state is MachineState.LOST:
             machine = await fleet.advance(
                 machine,
@@ -110,8 +116,10 @@ class Rousing:
                 boot_id=None,
                 **fleet.claim(),
             )
-        else:
+        elif machine.state is MachineState.PROVISIONING:
             machine = await fleet.directory.change(machine, **fleet.claim())
+        else:  # an earlier attempt failed before there was a machine
+            machine = await fleet.advance(machine, LifecycleEvent.WAKE, **fleet.claim())
         machine_id: str = await fleet.ask(machine, fleet.provider.provision(machine))
         return await fleet.directory.change(machine, machine_id=machine_id)
 
@@ -137,7 +145,11 @@ class Rousing:
         )
 
     async def _check_alive(self, machine: Machine, backend: Backend) -> None:
-        observed: Observed = await self._fleet.provider.inspect(machine)
+        try:
+            observed: Observed = await self._fleet.provider.inspect(machine)
+        except ProviderError as error:
+            _log.warn("cannot inspect {user}: {error}", user=machine.user_id, error=error)
+            return
         if observed.state in (MachineState.RUNNING, MachineState.SUSPENDED):
             return
         backend.close()

@@ -60,8 +60,9 @@ class Route:
         "listeners",
         "machine",
         "phase",
+        "releasing",
         "row",
-        "since",
+        "unsure",
         "user_id",
         "waiters",
         "wake",
@@ -80,13 +81,15 @@ class Route:
         self.estimate: float | None = None
         """Seconds that a wake of this machine takes, learned from its own."""
         self.phase = "resting"
-        self.since = 0.0
-        """When the phase began, in the clock's seconds."""
         self.cause = ""
         """What the present or last wake was for."""
         self.wanted = False
         """Whether a request came while the machine was on its way to sleep."""
+        self.unsure = False
+        """Whether the directory told of a change while the machine was on its way up or down."""
         self.waiters: dict[Deferred[Route], None] = {}
+        self.releasing = False
+        """Whether the next batch of waiters has its time already."""
         self.listeners: dict[Callable[[Route], None], None] = {}
         self.machine: Any = residency(self)
 
@@ -95,9 +98,9 @@ class Route:
         before = seconds if self.estimate is None else self.estimate
         self.estimate = before + _LEARNED * (seconds - before)
 
-    def enter(self, phase: str, now: float) -> None:
+    def enter(self, phase: str) -> None:
         """Note and tell that something new goes on."""
-        self.phase, self.since = phase, now
+        self.phase = phase
         for listener in list(self.listeners):
             listener(self)
 
@@ -109,6 +112,7 @@ class Route:
 
     def begin_rest(self, cause: str) -> None:
         self.wanted = False
+        self.wake = None  # whoever is let go without a new one was not woken for
         self.driver.begin_rest(self, cause)
 
     def release(self) -> None:
@@ -118,13 +122,15 @@ class Route:
         """Answer everybody who waits."""
         waiters, self.waiters = self.waiters, {}
         for waiter in waiters:
-            waiter.errback(error)
+            if not waiter.called:
+                waiter.errback(error)
 
     def cut(self) -> None:
         """The machine cannot be reached as it was."""
         backend, self.backend = self.backend, None
         if backend is not None:
             backend.close()
+        self.enter("resting")
 
 
 class RouteTable:

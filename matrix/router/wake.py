@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -17,13 +17,15 @@ from matrix.machines import ProviderError
 from matrix.metrics import Registry, series
 from matrix.model import MachineState, UserId, UserState
 from matrix.router.fleet import SOON, Fleet
-from matrix.router.resting import freeze
+from matrix.router.resting import freeze, put_away
 from matrix.router.rousing import Rousing
 from matrix.router.routes import Route, RouteTable
 
 ATTEMPT_LIMIT = 60.0
 """Seconds for one wake: longer than any request waits, so that a slow machine still comes up
 for those who try again."""
+OVERTIME = 10.0
+"""Further seconds for an attempt to end by itself, its reason noted, before it is given up."""
 RELEASE_BATCH = 16
 """Requests let go at once: a machine that just woke must not meet a thousand in one tick."""
 RELEASE_INTERVAL = 0.005
@@ -64,7 +66,7 @@ class Waker:
         """
         route = self._routes.ensure(user_id, self)
         waiter: Deferred[Route] = Deferred(lambda gone: route.waiters.pop(gone, None))
-        if route.backend is None and not route.waiters:
+        if route.phase in ("resting", "suspending") and not route.waiters:
             route.cause = cause
             self._emails[user_id] = email
         route.machine.want(waiter)
@@ -81,8 +83,12 @@ class Waker:
         @raise Unavailable: it was wanted meanwhile, or could not be suspended.
         """
         route = self._routes.ensure(user_id, self)
+        await self.settled(route)
         if route.backend is None:
-            await self.adopt(user_id)
+            try:
+                await self.adopt(user_id)
+            except DirectoryUnavailable:
+                raise self._no_directory() from None
         if route.backend is None:
             return
         route.machine.rest(cause)
@@ -93,9 +99,10 @@ class Waker:
     def died(self, user_id: UserId) -> None:
         """The provider saw a machine's processes end."""
         route = self._routes.get(user_id)
+        row = route.row if route is not None else None
         if route is not None:
             route.machine.lost()
-        self._run(self._fleet.note_death(user_id))
+        self._run(self._fleet.note_death(user_id, row.boot_id if row is not None else None))
 
     def lost(self, route: Route, backend: Backend) -> None:
         """A machine that was believed awake accepts no connection."""
@@ -116,23 +123,28 @@ class Waker:
 
     def begin_wake(self, route: Route) -> None:
         """See L{routes.Driver.begin_wake}."""
-        route.enter("queued", self._clock.seconds())
+        route.enter("queued")
         self._run(self._wake(route))
 
     def begin_rest(self, route: Route, cause: str) -> None:
         """See L{routes.Driver.begin_rest}."""
-        route.enter("suspending", self._clock.seconds())
+        route.enter("suspending")
         self._run(self._rest(route, cause))
 
     def release(self, route: Route) -> None:
         """See L{routes.Driver.release}."""
+        if route.releasing:
+            return
         for waiter in list(route.waiters)[:RELEASE_BATCH]:
-            del route.waiters[waiter]
-            waiter.callback(route)
+            route.waiters.pop(waiter, None)
+            if not waiter.called:  # nor given up while those before it went
+                waiter.callback(route)
         if route.waiters:
+            route.releasing = True
             self._clock.callLater(RELEASE_INTERVAL, self._release_more, route)
 
     def _release_more(self, route: Route) -> None:
+        route.releasing = False
         # It may have been lost meanwhile: then those who still wait need another attempt.
         waiters, route.waiters = route.waiters, {}
         for waiter in waiters:
@@ -158,26 +170,27 @@ class Waker:
 
     async def _wake(self, route: Route) -> None:
         email = self._emails.pop(route.user_id, "")
+        rousing = Rousing(self._fleet, route, self._attempt_limit)
+        attempt = Deferred.fromCoroutine(rousing.run(email))
         try:
-            report = await Rousing(self._fleet, route, self._attempt_limit).run(email)
+            report = await attempt.addTimeout(self._attempt_limit + OVERTIME, self._clock)
         except CancelledError:
             self._give_up(route, Unavailable("The router is stopping.", retry_after=SOON))
+        except TimeoutError:
+            text = "The machine's provider does not answer."
+            self._give_up(route, Unavailable(text, reason="provider-silent", retry_after=SOON))
         except MatrixError as error:
             self._give_up(route, error)
         except DirectoryUnavailable:
-            self._give_up(
-                route,
-                Unavailable(
-                    "The directory cannot be reached.", reason="directory", retry_after=SOON
-                ),
-            )
+            self._give_up(route, self._no_directory())
         except Exception:
             self._give_up(route, Unavailable("The wake failed.", reason="wake", retry_after=SOON))
             raise
         else:
             seconds = report.start_s + report.ready_s
             route.wake = report
-            route.enter("awake", self._clock.seconds())
+            route.enter("awake")
+            self._look_again(route)
             if report.was != MachineState.RUNNING:
                 route.learn(seconds)
                 self._registry.counter(series.WAKES, report.was, report.cause).value += 1
@@ -186,8 +199,11 @@ class Waker:
 
     def _give_up(self, route: Route, error: MatrixError) -> None:
         self._registry.counter(series.WAKE_FAILURES, route.cause).value += 1
-        route.enter("resting", self._clock.seconds())
+        route.enter("resting")
         route.machine.failed(error)
+
+    def _no_directory(self) -> Unavailable:
+        return Unavailable("The directory cannot be reached.", reason="directory", retry_after=SOON)
 
     # machines that run without our doing
 
@@ -197,52 +213,86 @@ class Waker:
         machine = await self._fleet.directory.machine(user_id)
         if machine is None or machine.state is not MachineState.RUNNING:
             return
-        if route.phase != "resting" or not await self._fleet.reach(route, machine):
+        user = await self._fleet.directory.user(user_id)
+        if user is None or user.state is not UserState.ACTIVE:
+            await put_away(self._fleet, machine, "blocked")
+            return
+        if route.phase != "resting":
+            return
+        backend = await self._fleet.reach(machine)
+        if backend is None:
             return
         if route.phase == "resting":
-            route.enter("awake", self._clock.seconds())
+            self._fleet.install(route, machine, backend)
+            route.enter("awake")
             route.machine.found()
+        else:  # somebody woke it meanwhile, and has connections of their own
+            backend.close()
 
     async def refresh(self, route: Route) -> None:
-        """Something changed in the directory: see whether the route still holds."""
-        if route.backend is None or route.phase != "awake":
+        """
+        Something changed in the directory: see whether the route still holds.
+
+        @raise DirectoryUnavailable: it cannot be told now.
+        """
+        if route.phase != "awake":
+            route.unsure = True
             return
         user = await self._fleet.directory.user(route.user_id)
         machine = await self._fleet.directory.machine(route.user_id)
         backend, known = route.backend, route.row
         if backend is None or route.phase != "awake":
+            route.unsure = True
             return
         if user is None or user.state is not UserState.ACTIVE:
             backend.drain("blocked")
             route.machine.lost()
+            if machine is not None and machine.state is MachineState.RUNNING:
+                await put_away(self._fleet, machine, "blocked")
         elif machine is None or known is None or machine.boot_id != known.boot_id:
             route.machine.lost()
+        elif machine.generation < known.generation:
+            return  # it was read before what we know was written
         elif machine.state is MachineState.RUNNING:
             route.row = machine
         elif machine.lease_owner != self._fleet.owner:
             route.machine.lost()
+
+    def _look_again(self, route: Route) -> None:
+        """See what the directory told of while the machine was on its way."""
+        if route.unsure:
+            route.unsure = False
+            self._run(self.refresh(route))
 
     # resting
 
     async def _rest(self, route: Route, cause: str) -> None:
         backend, route.backend = route.backend, None  # cordon: from here on requests wait
         assert backend is not None  # the state machine was awake
+        frozen = False
         try:
             frozen = await freeze(self._fleet, route, backend, cause)
         except (StaleRow, DirectoryUnavailable, ProviderError, CancelledError) as error:
             _log.warn("{user} stays awake: {error}", user=route.user_id, error=error)
-            frozen = False
+            route.unsure = True
+        finally:
+            self._rested(route, backend, cause, frozen)
+
+    def _rested(self, route: Route, backend: Backend, cause: str, frozen: bool) -> None:
         if frozen:
             backend.close()
-            route.enter("resting", self._clock.seconds())
+            route.enter("resting")
             self._registry.counter(series.SUSPENDS, cause).value += 1
             route.machine.rested()
         else:
             route.backend = backend
-            route.enter("awake", self._clock.seconds())
+            route.enter("awake")
             route.machine.kept()
+            self._look_again(route)
 
 
 def _failed(failure: Failure) -> None:
-    if not failure.check(CancelledError, StaleRow):  # type: ignore[no-untyped-call]
+    if failure.check(DirectoryUnavailable):  # type: ignore[no-untyped-call]
+        _log.warn("work on a machine is put off: {error}", error=failure.value)
+    elif not failure.check(CancelledError, StaleRow):  # type: ignore[no-untyped-call]
         _log.failure("work on a machine failed", failure=failure)
