@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 
 from matrix.auth import Credential, IGate, Reason, check_origin, find_token, refusal
-from matrix.directory import IDirectory
+from matrix.directory import DirectoryUnavailable, IDirectory
 from matrix.errors import GatewayTimeout, MatrixError, Unauthorized, Unavailable
 from matrix.http import (
     TRY_AGAIN_LATER,
@@ -34,6 +34,10 @@ OWN = b"/-/"
 
 DEFAULT_RETRY = 2.0
 """Seconds after which to try again, before this machine's own wakes have told better."""
+
+
+DEGRADED = b"Matrix-Degraded: directory\r\n"
+"""What an answer says while changes in the directory may go unnoticed."""
 
 
 class Front:
@@ -148,26 +152,35 @@ class Front:
     async def _cold(self, exchange: Exchange, principal: Principal) -> None:
         """The way of a request whose machine is not known to be awake."""
         route = self._routes.get(principal.user_id)
-        if route is None or route.backend is None or self._too_stale():
-            if _is_prefetch(exchange):
-                raise Unavailable("A prefetch wakes no machine.", reason="prefetch")
-            try:
+        try:
+            if route is not None and route.backend is not None and self._too_stale():
+                await self._confirm(route)
+            if route is None or route.backend is None:
                 route = await self._awake(exchange, principal)
-            except Unavailable as error:
-                if not exchange.request.wants_websocket:
-                    raise
-                self._turn_away(exchange, error)
-                return
+        except Unavailable as error:
+            self._fail(exchange, error)
+            return
         if route is not None:
             self._relay(exchange, route)
 
+    async def _confirm(self, route: Route) -> None:
+        """Nobody tells of changes any more, so ask whether the route still holds."""
+        try:
+            await self._waker.refresh(route)
+        except DirectoryUnavailable:
+            raise Unavailable(
+                "The directory cannot be reached.", reason="directory", retry_after=DEFAULT_RETRY
+            ) from None
+
     async def _awake(self, exchange: Exchange, principal: Principal) -> Route | None:
         """The route once the machine is awake; C{None} if the waking page was shown instead."""
+        if _is_prefetch(exchange):
+            raise Unavailable("A prefetch wakes no machine.", reason="prefetch")
         request, story = exchange.request, exchange.story
         navigation = request.is_navigation
         limit = self._navigation_hold if navigation else self._wake_timeout
         began = perf_counter()
-        story.cause = cause = "websocket" if request.wants_websocket else "request"
+        cause = "websocket" if request.wants_websocket else "request"
         waiting = self._waker.want(
             principal.user_id, "navigation" if navigation else cause, principal.email
         )
@@ -207,12 +220,15 @@ class Front:
             retry_after=estimate,
         )
 
-    def _turn_away(self, exchange: Exchange, error: MatrixError) -> None:
-        """A browser shows no status of a failed WebSocket: accept it, and close it with a
-        code and a reason that a script can read."""
+    def _fail(self, exchange: Exchange, error: MatrixError) -> None:
+        """
+        Answer that the machine cannot serve now. A browser shows no status of a failed
+        WebSocket: that is accepted, and closed with a code and a reason that a script can read.
+        """
         key = exchange.request.get(b"sec-websocket-key")
-        if key is None:
-            raise error
+        if key is None or not exchange.request.wants_websocket:
+            exchange.fail(error)
+            return
         block = (
             b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %b\r\n"
             % accept_key(key)
@@ -237,12 +253,13 @@ class Front:
             # Believed awake, and nobody there: that is for wake to find out, once.
             self._waker.lost(route, backend)
             if retried:
-                exchange.fail(
+                self._fail(
+                    exchange,
                     GatewayTimeout(str(error), reason="unreachable")
                     if isinstance(error, GatewayTimeout)
                     else Unavailable(
                         "The machine accepts no connection.", reason="refused", retry_after=1.0
-                    )
+                    ),
                 )
             else:
                 exchange.spawn(self._again(exchange))
@@ -252,21 +269,27 @@ class Front:
             backend,
             self._rules,
             b"".join(lines),
-            _annotate,
+            self._annotate,
             unreachable,
             passive=_is_prefetch(exchange),
         ).start()
 
     async def _again(self, exchange: Exchange) -> None:
-        route = await self._awake(exchange, exchange.story.principal)
+        try:
+            route = await self._awake(exchange, exchange.story.principal)
+        except Unavailable as error:
+            self._fail(exchange, error)
+            return
         if route is not None:
             self._relay(exchange, route, retried=True)
 
-
-def _annotate(relay: Relay) -> bytes:
-    exchange = relay.exchange
-    lines: bytes = exchange.story.answered(relay.first_byte)
-    return lines + b"X-Request-Id: %b\r\n" % exchange.request_id.encode()
+    def _annotate(self, relay: Relay) -> bytes:
+        """The lines that an answer tells of its way with."""
+        exchange = relay.exchange
+        lines: bytes = exchange.story.answered(relay.first_byte)
+        if self._directory.stale_since() is not None:
+            lines += DEGRADED
+        return lines + b"X-Request-Id: %b\r\n" % exchange.request_id.encode()
 
 
 def _is_prefetch(exchange: Exchange) -> bool:

@@ -12,10 +12,8 @@ class Story:
 
     __slots__ = (
         "auth_s",
-        "cause",
         "mark",
         "principal",
-        "proxied",
         "ready_s",
         "route_s",
         "upstream_s",
@@ -32,8 +30,6 @@ class Story:
         self.ready_s: float | None = None
         self.upstream_s: float | None = None
         self.wake: Wake | None = None
-        self.cause = ""
-        self.proxied = False
 
     def authenticated(self, principal: Principal, started: float, now: float) -> None:
         """The token was found good."""
@@ -57,7 +53,6 @@ class Story:
         """The machine's connections are known."""
         self.route_s = now - self.mark
         self.mark = now
-        self.proxied = True
 
     def answered(self, now: float) -> bytes:
         """The machine's answer begins; the header lines that tell about all this."""
