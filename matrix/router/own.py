@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 from twisted.internet.interfaces import IReactorTime
 
 from matrix.api import Api, EventStream, send_json
-from matrix.auth import SESSION_COOKIE
+from matrix.auth import SESSION_COOKIE, Reason, refusal
 from matrix.errors import MatrixError, NotFound, Unauthorized, Unavailable
 from matrix.http import Exchange
 from matrix.model import Principal
@@ -23,6 +23,7 @@ PROGRESS_INTERVAL = 0.5
 """Seconds between two reports to a waking page whose machine does nothing new."""
 
 _NO_STORE = (b"Cache-Control", b"no-store")
+_CHALLENGE = refusal(Reason.MISSING).headers  # each 401 has one: RFC 9110 section 15.5.2
 
 
 class SignIns(Protocol):
@@ -106,6 +107,7 @@ class OwnPaths:
                 "This sign-in link is not valid (any more). Use the one that the server "
                 "printed when it started last.",
                 reason="sign-in-code",
+                headers=_CHALLENGE,
             )
         token, life = session
         cookie = f"{SESSION_COOKIE.decode()}={token}; Path=/; Secure; HttpOnly; SameSite=Lax"
@@ -132,7 +134,7 @@ class OwnPaths:
 
 
 async def _nobody(exchange: Exchange) -> Principal:
-    raise Unauthorized(reason="missing")
+    raise refusal(Reason.MISSING)
 
 
 class Progress:
