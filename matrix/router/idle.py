@@ -51,7 +51,10 @@ class Periodic:
 
     def _failed(self, failure: Failure) -> None:
         self.failures += 1
-        _log.failure("a periodic job failed; it goes on", failure=failure)
+        if failure.check(DirectoryUnavailable):  # type: ignore[no-untyped-call]
+            _log.warn("a periodic job is put off: {error}", error=failure.value)
+        else:
+            _log.failure("a periodic job failed; it goes on", failure=failure)
 
 
 class Idle:
