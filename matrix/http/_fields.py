@@ -33,10 +33,6 @@ def is_token(text: bytes) -> bool:
 
 def _lower(name: bytes) -> bytes:
     if not is_token(name):
-        if name[:1] in b" \t":
-            raise BadRequest(
-                "A header line begins with white space (line folding).", reason="obs-fold"
-            )
         raise BadRequest("A header field name is malformed.", reason="field-name")
     if len(_names) >= _NAMES_MAX:
         _names.clear()
@@ -63,6 +59,10 @@ def parse_lines(block: bytes, limits: Limits) -> list[FieldLine]:
     fields: list[FieldLine] = []
     for line in lines:
         name, colon, value = line.partition(b":")
+        if line.startswith((b" ", b"\t")):
+            raise BadRequest(
+                "A header line begins with white space (line folding).", reason="obs-fold"
+            )
         if not colon:
             raise BadRequest("A header line has no colon.", reason="field-colon")
         lower = _names.get(name)

@@ -51,13 +51,19 @@ class RequestHead:
 
     @property
     def wants_websocket(self) -> bool:
-        """Whether this is a WebSocket opening handshake (RFC 6455 section 4.2.1)."""
+        """
+        Whether this is a WebSocket opening handshake (RFC 6455 section 4.2.1).
+
+        With a body it is none: behind an upgrade nothing tells where a body ends.
+        """
         fields = self.fields
         return (
             fields.upgrade == b"websocket"
             and b"upgrade" in fields.connection
             and self.method == b"GET"
             and self.http11
+            and not fields.chunked
+            and not fields.length
         )
 
     @property
@@ -90,7 +96,11 @@ def parse_request_line(line: bytes, limits: Limits) -> tuple[bytes, bytes, bool]
     if len(target) > limits.target:
         raise UriTooLong(f"The target is longer than {limits.target} bytes.", reason="target")
     if method in (b"CONNECT", b"TRACE"):
-        raise MethodNotAllowed("CONNECT and TRACE are not served.", reason="method")
+        raise MethodNotAllowed(
+            "CONNECT and TRACE are not served.",
+            reason="method",
+            headers=((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),),
+        )
     if not _TARGET.fullmatch(target):
         raise BadRequest("The request target is malformed.", reason="target")
     return method, target, version == b"HTTP/1.1"

@@ -8,7 +8,8 @@ a head, then the body's bytes as they come, then L{END}.
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, cast
 
 from matrix.errors import BadGateway, BadRequest, HeadTooLarge, MatrixError, UriTooLong
 from matrix.http._fields import FieldLine, Fields, parse_fields, parse_lines
@@ -34,6 +35,7 @@ END: Final = _End()
 # What the reader waits for next.
 _HEAD, _END, _COUNTED, _UNTIL_CLOSE, _CHUNK_HEAD, _CHUNK_DATA, _CHUNK_END, _TRAILERS = range(8)
 
+_EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(;[\t\x20-\x7e\x80-\xff]*)?")
 _CHUNK_DIGITS = 16
 
@@ -50,7 +52,7 @@ class Reader:
         self._left = 0
         self._block: bytes | None = None
         self._fields: Fields | None = None
-        self.trailers: list[FieldLine] = []
+        self.trailers: Sequence[FieldLine] = ()
         """The trailer fields of the message that ended."""
 
     def feed(self, data: bytes) -> None:
@@ -78,27 +80,33 @@ class Reader:
         """The first line and the fields, when the whole head is here."""
         buffer = self._buffer
         end = buffer.find(b"\r\n\r\n")
-        if end < 0:
+        if end < 0 or end > self._limits.head:
             self._check_partial(buffer)
             return None
-        if end > self._limits.head:
-            raise self._too_large(buffer)
         first = buffer.find(b"\r\n")
         line = buffer[:first]
         block = buffer[first + 2 : end + 2]
         self._buffer = buffer[end + 4 :]
         # A client repeats its header fields on each request of a connection: what was
         # found out about the same bytes is still true.
-        if block != self._block or self._fields is None:
+        if block == self._block and self._fields is not None:
+            self._check_line_ends(line, first)
+        else:
+            self._check_line_ends(buffer, end)
             self._fields = parse_fields(block, self._limits)
             self._block = block
         return line, self._fields
 
     def _check_partial(self, buffer: bytes) -> None:
         """Refuse as early as possible what can no longer become a head."""
-        if len(buffer) > self._limits.head:
+        longest = self._limits.head + len(b"\r\n\r\n")
+        self._check_line_ends(buffer, longest)
+        if len(buffer) >= longest:
             raise self._too_large(buffer)
-        if buffer.count(b"\n") != buffer.count(b"\r\n"):
+
+    def _check_line_ends(self, buffer: bytes, end: int) -> None:
+        # First, so that the refusal is the same however the bytes were split.
+        if buffer.count(b"\n", 0, end) != buffer.count(b"\r\n", 0, end):
             raise BadRequest("A line ends in LF without CR.", reason="bare-lf")
 
     def _too_large(self, buffer: bytes) -> MatrixError:
@@ -161,16 +169,16 @@ class Reader:
     def _chunk_head(self, buffer: bytes) -> bool:
         longest = self._limits.chunk_extension + _CHUNK_DIGITS
         end = buffer.find(b"\r\n", 0, longest + 2)
-        if end < 0:
-            if len(buffer) > longest:
-                raise BadRequest("A chunk extension is too long.", reason="chunk-extension")
-            # A lone CR at the end may yet become a CRLF; anything else must look right so far.
-            if not _CHUNK_LINE.fullmatch(buffer[:-1] if buffer[-1:] == b"\r" else buffer):
-                raise BadRequest("A chunk size is malformed.", reason="chunk")
-            return False
-        match = _CHUNK_LINE.fullmatch(buffer, 0, end)
+        line = buffer[: longest + 1] if end < 0 else buffer[:end]
+        if end < 0 and line[-1:] == b"\r":
+            line = line[:-1]  # it may yet become a CRLF; the rest must look right so far
+        match = _CHUNK_LINE.fullmatch(line)
         if match is None:
             raise BadRequest("A chunk size is malformed.", reason="chunk")
+        if match[2] and len(match[2]) > self._limits.chunk_extension:
+            raise BadRequest("A chunk extension is too long.", reason="chunk-extension")
+        if end < 0:
+            return False
         self._left = int(match[1], 16)
         if self._left:
             self._buffer = buffer[end + 2 :]
@@ -183,12 +191,11 @@ class Reader:
 
     def _take_trailers(self, buffer: bytes) -> bool:
         end = buffer.find(b"\r\n\r\n")
-        if end < 0:
+        if end < 0 or end > self._limits.head:
             self._check_partial(buffer)
             return False
-        if end > self._limits.head:
-            raise HeadTooLarge("The trailers are too long.", reason="trailers")
-        self.trailers = parse_lines(buffer[2 : end + 2], self._limits) if end else []
+        self._check_line_ends(buffer, end)
+        self.trailers = parse_lines(buffer[2 : end + 2], self._limits) if end else ()
         self._buffer = buffer[end + 4 :]
         self._state = _END
         return True
@@ -208,8 +215,10 @@ class RequestReader(Reader):
         if self._state != _HEAD:
             return self._next_body()
         # RFC 9112 section 2.2: empty lines before a request are forgiven.
-        while self._buffer[:2] == b"\r\n":
-            self._buffer = self._buffer[2:]
+        if self._buffer[:2] == b"\r\n":
+            # All at once: one copy for each of a flood of them would stop the loop.
+            empty = cast(re.Match[bytes], _EMPTY_LINES.match(self._buffer))
+            self._buffer = self._buffer[empty.end() :]
         if not self._buffer:
             return None
         taken = self._take_head()
@@ -235,6 +244,7 @@ class ResponseReader(Reader):
         """The next response answers a request with this method, that asked to upgrade or not."""
         self._method = method
         self._upgrade = upgrade
+        self.trailers = ()
 
     def next_event(self) -> ResponseHead | bytes | _End | None:
         """

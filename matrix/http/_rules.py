@@ -6,7 +6,7 @@ DESIGN, HTTP rules; hop-by-hop fields after RFC 9110 section 7.6.1.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from matrix.http._fields import FieldLine, Fields
 
@@ -45,6 +45,7 @@ _NOT_IN_TRAILERS = (
     | _NOT_TO_CLIENT
     | {b"cookie", b"content-encoding", b"content-range", b"content-type", b"host", b"set-cookie"}
     | {b"trailer", b"www-authenticate", b"cache-control", b"expect", b"max-forwards", b"range"}
+    | {b"age", b"date", b"expires", b"location", b"retry-after", b"vary"}
 )
 
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -125,7 +126,7 @@ def has_trace(fields: Fields) -> bool:
     return trace is not None and _TRACEPARENT.fullmatch(trace) is not None
 
 
-def trailers_to_client(trailers: list[FieldLine]) -> bytes:
+def trailers_to_client(trailers: Sequence[FieldLine]) -> bytes:
     """The trailer lines that may pass, each with CRLF."""
     return b"".join(
         line + b"\r\n"
