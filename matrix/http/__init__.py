@@ -1,12 +1,13 @@
 """HTTP/1.1: bytes, not users. Parsing, framing, header rules, relay, tunnel, connections."""
 
 from matrix.http._exchange import Exchange
+from matrix.http._factory import Render, ServerFactory, render_problem
 from matrix.http._heads import RequestHead
 from matrix.http._limits import Limits
 from matrix.http._probe import probe
 from matrix.http._relay import Relay
 from matrix.http._rules import HeaderRules, has_trace
-from matrix.http._server import Render, ServerConnection, ServerFactory, render_problem
+from matrix.http._server import ServerConnection
 from matrix.http._upstream import Backend, Counters
 from matrix.http._websocket import TRY_AGAIN_LATER, accept_key, close_frame
 from matrix.http.interfaces import BodySink, Handler, HeaderList, Request

@@ -11,10 +11,11 @@ from twisted.internet.interfaces import IProtocol, ITransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from matrix.errors import BadRequest, InternalError, MatrixError, PayloadTooLarge
+from matrix.errors import BadRequest, ClientGone, InternalError, MatrixError, PayloadTooLarge
 from matrix.http._heads import RequestHead
 from matrix.http._status import status_line
 from matrix.http.interfaces import BodySink, HeaderList
+from matrix.http.problem import Answer, problem
 
 if TYPE_CHECKING:
     from matrix.http._server import ServerConnection
@@ -108,6 +109,7 @@ class Exchange:
     def respond(self, status: int, headers: HeaderList = (), body: bytes = b"") -> None:
         if self.gone:
             return
+        self._connection.discard_body()
         forbidden = self.request.method == b"HEAD" or status == 204 or status == 304
         self.begin_block(
             status, b"", _block(headers), None if status in (204, 304) else len(body), not forbidden
@@ -120,6 +122,7 @@ class Exchange:
         if self.gone:
             return
         forbidden = self.request.method == b"HEAD" or status == 204 or status == 304
+        length = None if status == 204 else length  # RFC 9110 section 8.6
         self.begin_block(status, b"", _block(headers), length, not forbidden)
         self.flush()
 
@@ -132,6 +135,8 @@ class Exchange:
         @param length: the body's length in bytes, C{None} if unknown.
         @param has_body: whether a body may follow; a length is told regardless.
         """
+        if self._framing != _NOT_BEGUN:
+            raise InternalError("a second answer to one request")
         self.status = status
         parts = [status_line(status, reason), block]
         if length is not None:
@@ -146,7 +151,7 @@ class Exchange:
         else:
             self._framing = _UNTIL_CLOSE
             self.keep = False
-        if not self.keep or self._connection.must_close:
+        if not self.keep or self._connection.must_close or self._connection.body_open:
             self.keep = False
             parts.append(b"Connection: close\r\n")
         elif not self.request.http11:
@@ -213,28 +218,44 @@ class Exchange:
         if self.begun:
             self.abort()
         else:
-            self.respond(*self._connection.factory.render(error, self))
+            self.respond(*self._shown(error))
+
+    def _shown(self, error: MatrixError) -> Answer:
+        try:
+            answer: Answer = self._connection.factory.render(error, self)
+        except Exception:  # noqa: BLE001 -- without an answer the client would wait for ever
+            _log.failure("rendering {error!r} failed", error=error)
+            return problem(error, self.request_id)
+        return answer
 
     def register_producer(self, producer: object) -> None:
-        self._connection.set_producer(producer)
+        if not self.over:
+            self._connection.set_producer(producer)
 
     # the request's body
 
     def receive(self, sink: BodySink) -> None:
         if self.request.fields.expect_continue and not self.begun:
             self.inform(100, b"")
-        self._connection.receive_body(sink)
+        self.receive_unasked(sink)
 
     def receive_unasked(self, sink: BodySink) -> None:
         """As L{receive}, but leave it to the machine to ask for the body (RFC 9110 section
         10.1.1)."""
-        self._connection.receive_body(sink)
+        if self.over:
+            sink.body_lost(ClientGone("The request was over before its body was read."))
+        else:
+            self._connection.receive_body(sink)
+
+    # Once it is over the connection's body is that of another exchange.
 
     def pause_body(self) -> None:
-        self._connection.pause_body()
+        if not self.over:
+            self._connection.pause_body()
 
     def resume_body(self) -> None:
-        self._connection.resume_body()
+        if not self.over:
+            self._connection.resume_body()
 
     # IPushProducer, so that a slow reader of the body can be wired to it in one line
     pauseProducing = pause_body
@@ -276,7 +297,7 @@ class Exchange:
         self._on_gone = callback
 
     def client_gone(self) -> None:
-        """The connection was lost before the answer was complete."""
+        """Nobody wants another answer: the connection was lost, or the request refused."""
         self.gone = True
         self._framing = _OVER
         self._out = []
@@ -292,6 +313,8 @@ class Exchange:
 
     def upgrade_block(self, block: bytes, protocol: IProtocol) -> ITransport:
         """As L{upgrade}, with header lines that are ready to send."""
+        if self.gone or self.begun:
+            raise InternalError("an upgrade after the answer")
         self.status = 101
         self._framing = _UNTIL_CLOSE
         self._connection.send(status_line(101, b"") + block + b"\r\n")

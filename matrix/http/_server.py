@@ -2,76 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from itertools import count
 from math import inf
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, IProtocol, ITransport
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.interfaces import IProtocol, ITransport
+from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
 from matrix.errors import BadRequest, ClientGone, MatrixError, RequestTimeout
 from matrix.http._exchange import Exchange
 from matrix.http._fields import Fields
 from matrix.http._heads import RequestHead
-from matrix.http._limits import Limits
 from matrix.http._reader import END, RequestReader
 from matrix.http.interfaces import BodySink
-from matrix.http.problem import Answer, problem
-from matrix.net.interfaces import IWheel
 
-Render = Callable[[MatrixError, Exchange], Answer]
-"""How an error is shown to the sender of the exchange's request."""
-
-
-def render_problem(error: MatrixError, exchange: Exchange) -> Answer:
-    """The plain way: problem+json."""
-    return problem(error, exchange.request_id)
-
-
-class ServerFactory(Factory):
-    """Makes the connections of one listener, and knows those that are open."""
-
-    noisy = False
-
-    def __init__(
-        self,
-        handler: Callable[[Exchange], None],
-        wheel: IWheel,
-        limits: Limits | None = None,
-        render: Render = render_problem,
-        finished: Callable[[Exchange], None] | None = None,
-    ) -> None:
-        """
-        @param finished: told of each exchange once it is over, for log and metrics; a
-            client that left early shows as status 499.
-        """
-        self.handler = handler
-        self.wheel = wheel
-        self.limits = limits or Limits()
-        self.render = render
-        self.finished = finished
-        self.connections: set[ServerConnection] = set()
-        self.draining = False
-        # Unique among processes and restarts without asking the kernel for each request.
-        self._id_prefix = os.urandom(6).hex()
-        self._ids = count(1)
-
-    def buildProtocol(self, addr: IAddress | None) -> ServerConnection:
-        return ServerConnection(self)
-
-    def next_id(self) -> str:
-        """A request id that no other request has."""
-        return f"{self._id_prefix}-{next(self._ids):x}"
-
-    def drain(self) -> None:
-        """Close what is idle; the rest after its present answer."""
-        self.draining = True
-        for connection in list(self.connections):
-            connection.close_if_idle()
+if TYPE_CHECKING:
+    from matrix.http._factory import ServerFactory
 
 
 class ServerConnection(Protocol):
@@ -95,18 +42,19 @@ class ServerConnection(Protocol):
         self._tunnel: IProtocol | None = None
         self._producer: Any = None
         self._in_head = False
-        self._body_open = False
+        self.body_open = False
+        """Whether the present request's body is not read to its end."""
         self._body_paused = False
         self._sink: BodySink | None = None
         self._pumping = False
         self._unread = False
         self._lingering = False
         self._stalled = False
+        self._half_closed = False
 
     def connectionMade(self) -> None:
         transport = self.transport
-        place = transport.getPeer()
-        self.peer: str = place[0] if isinstance(place, tuple) else "local"
+        self.peer = _peer_name(transport.getPeer())
         tls_version = getattr(transport, "tls_version", None)
         self.tls: str = tls_version() if tls_version is not None else ""
         self.forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (
@@ -147,7 +95,7 @@ class ServerConnection(Protocol):
             return False
         if self._exchange is None:
             return self._next_request()
-        if self._body_open:
+        if self.body_open:
             return self._deliver_body()
         if self._reader.buffered > self.factory.limits.pipelined:
             self.transport.pauseProducing()
@@ -160,6 +108,8 @@ class ServerConnection(Protocol):
             if reader.buffered and not self._in_head:
                 self._in_head = True
                 self._arm(self.factory.limits.head_time)
+            if self._half_closed:
+                self._close()
             return False
         self._in_head = False
         self.deadline = inf
@@ -169,8 +119,8 @@ class ServerConnection(Protocol):
     def _begin(self, request: RequestHead) -> None:
         factory = self.factory
         exchange = self._exchange = Exchange(self, request, factory.next_id())
-        self._body_open = exchange.has_body
-        if not self._body_open:
+        self.body_open = exchange.has_body
+        if not self.body_open:
             self._reader.next_event()  # END
         self._sink = None
         self._body_paused = False
@@ -189,7 +139,7 @@ class ServerConnection(Protocol):
             self._arm(self.factory.limits.body_silence)
             return False
         if event is END:
-            self._body_open = False
+            self.body_open = False
             self.deadline = inf
             sink.body_end()
         else:
@@ -201,7 +151,7 @@ class ServerConnection(Protocol):
 
     def receive_body(self, sink: BodySink) -> None:
         """Let the present request's body flow into C{sink}."""
-        if not self._body_open:
+        if not self.body_open:
             sink.body_end()
             return
         self._sink = sink
@@ -213,7 +163,7 @@ class ServerConnection(Protocol):
 
     def resume_body(self) -> None:
         self._body_paused = False
-        if self._body_open:
+        if self.body_open:
             self.transport.resumeProducing()
             self._pump()
 
@@ -242,10 +192,14 @@ class ServerConnection(Protocol):
     def resumeProducing(self) -> None:
         """The client has read on."""
         self._stalled = False
+        if self._lingering or self.transport.disconnecting:
+            return
         self.deadline = inf
+        if self.body_open and self._sink is not None and not self._body_paused:
+            self._arm(self.factory.limits.body_silence)
         if self._producer is not None:
             self._producer.resumeProducing()
-        elif self._exchange is None and not self._lingering:
+        elif self._exchange is None:
             self._arm(self.factory.limits.keep_alive)
 
     def stopProducing(self) -> None:
@@ -255,9 +209,12 @@ class ServerConnection(Protocol):
         """The present answer is complete: go on with the next request, or close."""
         self._exchange = None
         self._producer = None
+        sink, self._sink = self._sink, None
+        if self.body_open and sink is not None:
+            sink.body_lost(ClientGone("The request was answered before its body was whole."))
         if self.factory.finished is not None:
             self.factory.finished(exchange)
-        if self._unread or (self._body_open and not self._drain_body()):
+        if self._unread or (self.body_open and not self._drain_body()):
             self._linger()
         elif not exchange.keep or self.must_close:
             self._close()
@@ -265,6 +222,11 @@ class ServerConnection(Protocol):
             self._arm(self.factory.limits.keep_alive)
             self.transport.resumeProducing()
             self._pump()
+
+    def discard_body(self) -> None:
+        """The request is about to be answered at once, whatever is left of its body."""
+        if self.body_open:
+            self._drain_body()
 
     def _drain_body(self) -> bool:
         """
@@ -280,38 +242,41 @@ class ServerConnection(Protocol):
                     return False
         except MatrixError:
             return False
-        self._body_open = False
+        self.body_open = False
         return True
 
     def _refuse(self, error: MatrixError) -> None:
         """The client broke the protocol: say so if an answer can still be sent, and close."""
         self.must_close = self._unread = True
         exchange, sink = self._exchange, self._sink
+        self._sink = None
         if exchange is None:
             nothing = RequestHead(b"", b"", True, Fields([]))
             exchange = self._exchange = Exchange(self, nothing, self.factory.next_id())
-        elif self._body_open and sink is not None:
-            self._sink = None
+        elif self.body_open and sink is not None:
             sink.body_lost(error)
-        self._body_open = False
+        self.body_open = False
         exchange.keep = False
         exchange.fail(error)
+        exchange.client_gone()
 
     def _linger(self) -> None:
         """Close, but let the client read its answer first: bytes of its that we never read
         would reset the connection (RFC 9112 section 9.6)."""
         self._lingering = True
-        self._body_open = False
+        self.body_open = False
         self.transport.resumeProducing()
         self._arm(self.factory.limits.linger)
 
     def _close(self) -> None:
-        self.deadline = inf
+        # What is unsent still goes out, but not for ever: a client may never read it.
+        self._arm(self.factory.limits.body_silence)
         self.transport.loseConnection()
 
     def close_if_idle(self) -> None:
         """Close between requests; otherwise after the present answer."""
-        if self._exchange is None and self._tunnel is None:
+        self.must_close = True
+        if self._exchange is None and not self._lingering:
             self._close()
 
     def abort(self) -> None:
@@ -325,18 +290,22 @@ class ServerConnection(Protocol):
         """From now on everything that comes is for C{protocol}."""
         self._tunnel = protocol
         self._producer = None
-        transport = cast(ITransport, self.transport)
+        self.deadline = inf
+        transport = cast(Any, self.transport)
+        transport.resumeProducing()
         protocol.makeConnection(transport)
         rest = self._reader.take_rest()
         if rest:
             protocol.dataReceived(rest)
-        return transport
+        return cast(ITransport, transport)
 
     # ending
 
     def expired(self) -> None:
         """The deadline has passed; what was due depends on where we are."""
-        if self._lingering:
+        if self.transport.disconnecting:
+            self.abort()
+        elif self._lingering:
             self._close()
         elif self._tunnel is not None or self._stalled:
             self._note("silent")
@@ -354,10 +323,10 @@ class ServerConnection(Protocol):
 
     def readConnectionLost(self) -> bool:
         """The client will send no more; it may still read an answer it is owed."""
-        if self._exchange is not None and self._body_open:
+        if self._exchange is not None and self.body_open:
             self._refuse(BadRequest("The body ended early.", reason="body-cut"))
             return False
-        self.must_close = True
+        self._half_closed = True
         return self._exchange is not None and self._tunnel is None
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # type: ignore[no-untyped-call]  # noqa: B008
@@ -371,7 +340,7 @@ class ServerConnection(Protocol):
             tunnel.connectionLost(reason)
         if exchange is None:
             return
-        if self._body_open and sink is not None:
+        if self.body_open and sink is not None:
             sink.body_lost(ClientGone("The client left before the body was whole."))
         if not exchange.over and tunnel is None:
             exchange.status = ClientGone.status if not exchange.begun else exchange.status
@@ -379,3 +348,11 @@ class ServerConnection(Protocol):
         exchange.client_gone()
         if self.factory.finished is not None:
             self.factory.finished(exchange)
+
+
+def _peer_name(place: Any) -> str:
+    """The client's address: an IPv4 one as such, even on a socket for both families."""
+    if not isinstance(place, tuple):
+        return "local"
+    host = str(place[0])
+    return host.removeprefix("::ffff:") if "." in host else host

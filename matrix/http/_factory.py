@@ -1,0 +1,67 @@
+"""A listener's connections: what they share, and how they are told to end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from itertools import count
+
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory
+
+from matrix.errors import MatrixError
+from matrix.http._exchange import Exchange
+from matrix.http._limits import Limits
+from matrix.http._server import ServerConnection
+from matrix.http.problem import Answer, problem
+from matrix.net.interfaces import IWheel
+
+Render = Callable[[MatrixError, Exchange], Answer]
+"""How an error is shown to the sender of the exchange's request."""
+
+
+def render_problem(error: MatrixError, exchange: Exchange) -> Answer:
+    """The plain way: problem+json."""
+    return problem(error, exchange.request_id)
+
+
+class ServerFactory(Factory):
+    """Makes the connections of one listener, and knows those that are open."""
+
+    noisy = False
+
+    def __init__(
+        self,
+        handler: Callable[[Exchange], None],
+        wheel: IWheel,
+        limits: Limits | None = None,
+        render: Render = render_problem,
+        finished: Callable[[Exchange], None] | None = None,
+    ) -> None:
+        """
+        @param finished: told of each exchange once it is over, for log and metrics; a
+            client that left early shows as status 499.
+        """
+        self.handler = handler
+        self.wheel = wheel
+        self.limits = limits or Limits()
+        self.render = render
+        self.finished = finished
+        self.connections: set[ServerConnection] = set()
+        self.draining = False
+        # Unique among processes and restarts without asking the kernel for each request.
+        self._id_prefix = os.urandom(6).hex()
+        self._ids = count(1)
+
+    def buildProtocol(self, addr: IAddress | None) -> ServerConnection:
+        return ServerConnection(self)
+
+    def next_id(self) -> str:
+        """A request id that no other request has."""
+        return f"{self._id_prefix}-{next(self._ids):x}"
+
+    def drain(self) -> None:
+        """Close what is idle; the rest after its present answer."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.close_if_idle()
