@@ -40,6 +40,7 @@ class Relay:
         "_events",
         "_head",
         "_passive",
+        "_reused",
         "_rules",
         "_seen",
         "_unreachable",
@@ -73,6 +74,7 @@ class Relay:
         self._unreachable = unreachable
         self._passive = passive
         self._upstream: Upstream | None = None
+        self._reused = False
         self._seen = False
         self._body_sent = False
         self._events: EventSpotter | None = None
@@ -86,8 +88,12 @@ class Relay:
     def start(self) -> None:
         """Send the request, on an idle connection if there is one."""
         self.exchange.on_gone(self.client_gone)
+        if self.exchange.gone:
+            self._leave()
+            return
         upstream = self._backend.take()
         if upstream is not None:
+            self._reused = True
             self._send(upstream)
         else:
             self._connect()
@@ -99,8 +105,10 @@ class Relay:
 
     def _connected(self, upstream: Upstream) -> None:
         if self.exchange.gone:
+            self._leave()
             self._backend.put(upstream)
         else:
+            self._reused = False
             self._send(upstream)
 
     def _failed(self, failure: Failure) -> None:
@@ -240,11 +248,11 @@ class Relay:
 
     def upstream_lost(self) -> None:
         upstream, self._upstream = self._upstream, None
-        if upstream is None or self.exchange.over:
+        if upstream is None:
             return
         if self.exchange.begun:
             try:
-                upstream.reader.closed()
+                upstream.closed()
             except MatrixError as error:
                 self._break(error)
             else:
@@ -253,6 +261,7 @@ class Relay:
         elif self._may_retry():
             self.retried = True
             self._backend.counters.retried += 1
+            self.exchange.pause_body()  # what came now would have nowhere to go
             self._connect()
         else:
             self._break(BadGateway("The machine closed the connection.", reason="reset"))
@@ -260,10 +269,11 @@ class Relay:
     def _may_retry(self) -> bool:
         """
         Whether the machine cannot have acted on the request, or acting twice is the same:
-        nothing of an answer was seen, nothing of the body is lost, and the method is
-        idempotent or the machine lacks the body to act on (RFC 9110 section 9.2.2).
+        the connection was a kept one, which the machine may close at any time, nothing of
+        an answer was seen, nothing of the body is lost, and the method is idempotent or
+        the machine lacks the body to act on (RFC 9110 section 9.2.2).
         """
-        if self.retried or self._seen or self._body_sent:
+        if self.retried or not self._reused or self._seen or self._body_sent:
             return False
         return self.exchange.request.method in _IDEMPOTENT or not self._complete
 

@@ -24,7 +24,8 @@ from matrix.http._websocket import (
 )
 
 CLOSE_TIMEOUT = 2.0
-"""Seconds for the client to answer a close frame of ours (RFC 6455 section 7.1.1)."""
+"""Seconds for either side to take a close frame of ours, and for the client to answer it
+(RFC 6455 section 7.1.1)."""
 
 
 def check_upgrade(request: RequestHead, fields: Fields) -> None:
@@ -66,9 +67,9 @@ class Tunnel:
         machine = self._upstream.transport
         self._upstream.work = self
         self._backend.streams.add(self)
+        machine.resumeProducing()
         self._exchange.register_producer(machine)
         machine.registerProducer(transport, True)
-        machine.resumeProducing()
 
     def connectionMade(self) -> None:
         """The connection was made long ago, by HTTP."""
@@ -87,7 +88,7 @@ class Tunnel:
             self._backend.used_at = self._backend.wheel.now
         if self._closing:
             if self._from_client.closing:
-                self._client.loseConnection()
+                self._end_client(CLOSE_TIMEOUT)
             return
         self._upstream.transport.write(data)
         self._upstream.arm(self._backend.limits.stream_silence)
@@ -109,7 +110,7 @@ class Tunnel:
         """The machine's end is gone: after its close frame that is proper, else we say so."""
         self._backend.streams.discard(self)
         if self._from_machine.closing:
-            self._client.loseConnection()
+            self._end_client(self._backend.limits.body_silence)
         else:
             self._close_client(BAD_GATEWAY, "The machine closed the connection.")
 
@@ -135,22 +136,33 @@ class Tunnel:
         if self._closing:
             return
         self._closing = True
-        if self._from_machine.at_boundary and not self._from_machine.closing:
+        if not self._from_machine.at_boundary:
+            self._client.abortConnection()
+        elif self._from_machine.closing:
+            self._end_client(CLOSE_TIMEOUT)
+        else:
             self._client.write(close_frame(code, reason))
             self._client.resumeProducing()
-            self._backend.wheel.arm(_ClientLimit(self._client), CLOSE_TIMEOUT)
-        else:
-            self._client.abortConnection()
+            self._limit_client(CLOSE_TIMEOUT)
+
+    def _end_client(self, seconds: float) -> None:
+        """Close once everything is sent; a client that does not read it is not waited for."""
+        self._client.loseConnection()
+        self._limit_client(seconds)
+
+    def _limit_client(self, seconds: float) -> None:
+        self._backend.wheel.arm(_ClientLimit(self._client), seconds)
 
     def _drop_machine(self) -> None:
         upstream = self._upstream
         upstream.work = None
         upstream.transport.unregisterProducer()
         upstream.transport.loseConnection()
+        upstream.arm(CLOSE_TIMEOUT)
 
 
 class _ClientLimit:
-    """Ends a client that does not answer a close frame."""
+    """Ends a client that does not answer a close frame, or not even read it."""
 
     def __init__(self, transport: Any) -> None:
         self.deadline = inf
@@ -158,5 +170,4 @@ class _ClientLimit:
         self._transport = transport
 
     def expired(self) -> None:
-        if not self._transport.disconnecting:
-            self._transport.abortConnection()
+        self._transport.abortConnection()

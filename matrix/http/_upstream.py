@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
-from matrix.errors import GatewayTimeout
+from matrix.errors import BadGateway, GatewayTimeout
 from matrix.http._limits import Limits
 from matrix.http._reader import ResponseReader
 from matrix.net.interfaces import IWheel
@@ -57,6 +57,7 @@ class Upstream(Protocol):
         self.work: Work | None = None
         self.deadline = inf
         self.wheel_slot = 0
+        self._reset = False
 
     def dataReceived(self, data: bytes) -> None:
         work = self.work
@@ -71,7 +72,9 @@ class Upstream(Protocol):
         self.backend.wheel.arm(self, seconds)
 
     def expired(self) -> None:
-        if self.work is None:
+        if self.transport.disconnecting:
+            self.transport.abortConnection()  # the machine does not take what is unsent
+        elif self.work is None:
             self.transport.loseConnection()
         elif self.transport.paused:
             self.arm(self.backend.limits.body_silence)  # it is us who do not read
@@ -80,10 +83,22 @@ class Upstream(Protocol):
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # type: ignore[no-untyped-call]  # noqa: B008
         self.deadline = inf
+        self._reset = not isinstance(reason.value, ConnectionDone)
         self.backend.forget(self)
         work, self.work = self.work, None
         if work is not None:
             work.upstream_lost()
+
+    def closed(self) -> None:
+        """
+        The connection is gone in the middle of an answer: nothing, if its end was to tell
+        where the answer ends.
+
+        @raise BadGateway: the answer is cut short.
+        """
+        if self._reset:
+            raise BadGateway("The machine's connection broke.", reason="reset")
+        self.reader.closed()
 
 
 class _UpstreamFactory(Factory):
