@@ -7,7 +7,6 @@ import errno
 import os
 import socket
 import ssl
-import stat
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +82,7 @@ def bind(address: Address, *, reuse_port: bool = False) -> list[socket.socket]:
         return _bind_tcp(address.host or "::", address.port or 0, reuse_port)
     except OSError as error:
         hint = {
+            errno.EEXIST: "there is something of that name that is no socket",
             errno.EADDRINUSE: "another program listens there already",
             errno.EACCES: "this user may not (ports below 1024 need CAP_NET_BIND_SERVICE)",
             errno.EADDRNOTAVAIL: "this machine has no such address",
@@ -91,9 +91,12 @@ def bind(address: Address, *, reuse_port: bool = False) -> list[socket.socket]:
 
 
 def _bind_unix(path: str) -> socket.socket:
-    if Path(path).exists() and stat.S_ISSOCK(os.stat(path).st_mode):
+    if os.path.lexists(path):
+        if not Path(path).is_socket():
+            raise OSError(errno.EEXIST, "in the way")
         with socket.socket(socket.AF_UNIX) as probe:
-            if probe.connect_ex(path) == 0:
+            probe.setblocking(False)  # a queue that is full would let us wait for ever
+            if probe.connect_ex(path) != errno.ECONNREFUSED:
                 raise OSError(errno.EADDRINUSE, "in use")
         os.unlink(path)
     listener = socket.socket(socket.AF_UNIX)
@@ -110,16 +113,20 @@ def _bind_unix(path: str) -> socket.socket:
 
 
 def _bind_tcp(host: str, port: int, reuse_port: bool) -> list[socket.socket]:
+    if host == "::" and not socket.has_dualstack_ipv6():
+        host = "0.0.0.0"  # noqa: S104 -- all addresses is what the operator asked for
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    places = dict.fromkeys((family, place) for family, *_, place in found)
     listeners: list[socket.socket] = []
     try:
-        for family, *_, place in dict.fromkeys(found):
+        for family, place in places:
             try:
                 listeners.append(_listen_on(family, place, port, reuse_port, host == "::"))
             except OSError as error:
                 # A name's IPv6 half is worth nothing where the kernel has no IPv6.
                 no_ipv6 = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
-                if family != socket.AF_INET6 or error.errno not in no_ipv6 or len(found) == 1:
+                others = any(other != socket.AF_INET6 for other, _ in places)
+                if family != socket.AF_INET6 or error.errno not in no_ipv6 or not others:
                     raise
             else:
                 port = port or listeners[0].getsockname()[1]

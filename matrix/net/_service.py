@@ -63,7 +63,8 @@ class Daemon(Service):
             _log.failure("could not start", failure=failure)
             text = f"could not start: {failure.getErrorMessage()}"
         self._reactor.addSystemEventTrigger("after", "shutdown", self._exit, text)
-        self._reactor.stop()
+        # Services start before the reactor runs, and it cannot be stopped before.
+        self._reactor.callWhenRunning(self._reactor.stop)
 
     def _exit(self, text: str) -> None:
         sys.stderr.write(f"matrix: {text}\n")

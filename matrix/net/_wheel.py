@@ -14,13 +14,17 @@ TICK = 0.25
 """Seconds between two looks at the deadlines: limits are whole seconds, so this is exact
 enough, and four wake-ups a second cost nothing."""
 
+HORIZON = 60.0
+"""Seconds: how far ahead an item is kept at most. What is disarmed or gone stays in its slot
+until that comes up, and must not be held for the hour that a stream may be silent."""
+
 _log = Logger()
 
 
 @implementer(IWheel)
 class Wheel:
     """
-    Deadlines in slots of one tick each.
+    Deadlines in slots of one tick each; none comes early, nor two ticks late.
 
     An item stays in the slot it was first put in; a deadline that moved later meanwhile is
     noticed when that slot comes up. So moving a deadline later, which connections do on
@@ -30,6 +34,7 @@ class Wheel:
     def __init__(self, clock: IReactorTime, tick: float = TICK) -> None:
         self._clock = clock
         self._tick = tick
+        self._ahead = int(HORIZON / tick)
         self._slots: dict[int, list[Timed]] = {}
         self._call: IDelayedCall | None = None
         self.now: float = clock.seconds()
@@ -46,11 +51,15 @@ class Wheel:
 
     def arm(self, item: Timed, seconds: float) -> None:
         """Let C{item} expire after so many seconds from now, and no earlier."""
-        item.deadline = deadline = self.now + seconds
-        slot = int(deadline / self._tick) + 1
+        # C{now} may be a tick old.
+        item.deadline = deadline = self.now + self._tick + seconds
+        slot = int(deadline / self._tick)
         if not item.wheel_slot or slot < item.wheel_slot:
-            item.wheel_slot = slot
-            self._slots.setdefault(slot, []).append(item)
+            self._put(item, slot)
+
+    def _put(self, item: Timed, slot: int) -> None:
+        item.wheel_slot = slot = min(max(slot, self._current + 1), self._current + self._ahead)
+        self._slots.setdefault(slot, []).append(item)
 
     def _turn(self) -> None:
         self._call = self._clock.callLater(self._tick, self._turn)
@@ -71,6 +80,4 @@ class Wheel:
             except Exception:  # noqa: BLE001 -- one item's fault must not stop all deadlines
                 _log.failure("deadline of {item!r} failed", item=item)
         elif item.deadline != inf:
-            slot = max(int(item.deadline / self._tick) + 1, self._current + 1)
-            item.wheel_slot = slot
-            self._slots.setdefault(slot, []).append(item)
+            self._put(item, int(item.deadline / self._tick))
