@@ -190,12 +190,12 @@ class Waker:
             seconds = report.start_s + report.ready_s
             route.wake = report
             route.enter("awake")
-            self._look_again(route)
             if report.was != MachineState.RUNNING:
                 route.learn(seconds)
                 self._registry.counter(series.WAKES, report.was, report.cause).value += 1
                 self._registry.histogram(series.WAKE_SECONDS, report.was).observe(seconds)
             route.machine.woke()
+            self._look_again(route)
 
     def _give_up(self, route: Route, error: MatrixError) -> None:
         self._registry.counter(series.WAKE_FAILURES, route.cause).value += 1

@@ -8,7 +8,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from matrix.errors import Unavailable
 from matrix.model import UserId
 from matrix.router.routes import Route, RouteTable
-
 from tests.router.world import ALICE, BOB, outcome
 
 
