@@ -144,9 +144,11 @@ class Endpoint:
         if data.startswith(b"GET /healthz HTTP/1.1\r\nHost: machine\r\n"):
             self.probes.append(self._clock.seconds())
             answer = b"HTTP/1.1 204 No Content\r\n\r\n"
-        else:
+        elif b" HTTP/1.1\r\n" in data:
             self.heads.append(data)
             answer = self.answer
+        else:
+            return  # a body, or frames
         if not self.mute and self._runs() is MachineState.RUNNING:
             self._clock.callLater(0, self.say, protocol, answer)
 
