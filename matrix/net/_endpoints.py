@@ -8,11 +8,11 @@ import os
 import socket
 import ssl
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.interfaces import (
     IListeningPort,
     IProtocol,
@@ -26,11 +26,17 @@ from matrix.errors import ConfigurationError
 from matrix.model import Address, host_port
 from matrix.net._transport import NativeTransport
 
+_T = TypeVar("_T")
+
 _UCRED = struct.Struct("3i")
 """C{struct ucred}: process, user and group id."""
 
 BACKLOG = 4096
 """Connections the kernel queues for us: a crowd that arrives within one loop iteration."""
+
+FULL_PAUSE = 0.005
+"""Seconds before another try at a unix socket whose queue is full: a few turns of the loop of
+whoever listens."""
 
 SHUTDOWN_TIMEOUT = 5.0
 """Seconds to wait for a peer's TLS close_notify before the socket is closed without it."""
@@ -209,10 +215,12 @@ class NativeServerEndpoint:
                 "ssl_shutdown_timeout": SHUTDOWN_TIMEOUT,
             }
         make = _native(factory)
+        # The loop calls listen() again, and would shorten the queue to a hundred.
+        limits |= {"sock": self._listener, "backlog": BACKLOG}
         if self._listener.family == socket.AF_UNIX:
-            serving = self._loop.create_unix_server(make, sock=self._listener, **limits)
+            serving = self._loop.create_unix_server(make, **limits)
         else:
-            serving = self._loop.create_server(make, sock=self._listener, backlog=BACKLOG, **limits)
+            serving = self._loop.create_server(make, **limits)
         return Deferred.fromFuture(self._loop.create_task(serving))
 
 
@@ -239,6 +247,7 @@ class NativeClientEndpoint:
     def __init__(self, loop: asyncio.AbstractEventLoop, address: Address) -> None:
         self._loop = loop
         self._address = address
+        self._crowd = DeferredLock()
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
@@ -254,16 +263,44 @@ class NativeClientEndpoint:
         address, loop = self._address, self._loop
         if address.path is None:
             connecting = loop.create_connection(make, str(address.host), address.port or 0)
-            transport, adapter = await Deferred.fromFuture(loop.create_task(connecting))
-        else:
-            connecting = loop.create_unix_connection(make, address.path)
-            transport, adapter = await Deferred.fromFuture(loop.create_task(connecting))
-            if _peer_uid(transport) != os.stat(os.path.dirname(address.path)).st_uid:
-                transport.abort()
-                raise PermissionError(
-                    errno.EPERM, f"who listens on {address} does not own its directory"
-                )
+            _, adapter = await self._outcome(connecting)
+            return adapter.protocol
+        transport, adapter = await self._connect_unix(make, address.path)
+        if _peer_uid(transport) != os.stat(os.path.dirname(address.path)).st_uid:
+            transport.abort()
+            raise PermissionError(
+                errno.EPERM, f"who listens on {address} does not own its directory"
+            )
         return adapter.protocol
+
+    async def _connect_unix(
+        self, make: Callable[[], NativeTransport], path: str
+    ) -> tuple[asyncio.Transport, NativeTransport]:
+        """
+        Where TCP would wait for a place in the listener's queue, a unix socket that does not
+        block fails with EAGAIN (connect(2)). It is not refused, so we wait in its place: in
+        a queue of our own, of which the first alone tries.
+        """
+        loop = self._loop
+        try:
+            return await self._outcome(loop.create_unix_connection(make, path))
+        except BlockingIOError:
+            await self._crowd.acquire()
+        try:
+            while True:
+                try:
+                    return await self._outcome(loop.create_unix_connection(make, path))
+                except BlockingIOError:
+                    await self._outcome(asyncio.sleep(FULL_PAUSE))
+        finally:
+            self._crowd.release()
+
+    async def _outcome(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """What the loop's own coroutine comes to; cancelled, it ends as a Deferred's does."""
+        try:
+            return await Deferred.fromFuture(self._loop.create_task(work))
+        except asyncio.CancelledError:
+            raise CancelledError from None
 
 
 def _peer_uid(transport: asyncio.BaseTransport) -> int:

@@ -78,8 +78,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Called by the base class."""
         url = urlsplit(self.path)
-        body = json.dumps(ANSWERS[url.path](parse_qs(url.query))).encode()
-        self.send_response(200)
+        known = ANSWERS.get(url.path)
+        body = json.dumps(known(parse_qs(url.query)) if known else {}).encode()
+        self.send_response(200 if known else 404)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
