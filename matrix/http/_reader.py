@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final, cast
 
 from matrix.errors import BadGateway, BadRequest, HeadTooLarge, MatrixError, UriTooLong
-from matrix.http._fields import FieldLine, Fields, parse_fields, parse_lines
+from matrix.http._fields import FieldLine, Fields, parse_fields
 from matrix.http._heads import (
     RequestHead,
     ResponseHead,
@@ -195,7 +195,8 @@ class Reader:
             self._check_partial(buffer)
             return False
         self._check_line_ends(buffer, end)
-        self.trailers = parse_lines(buffer[2 : end + 2], self._limits) if end else ()
+        # Framing fields mean nothing here; that they are malformed still means no good.
+        self.trailers = parse_fields(buffer[2 : end + 2], self._limits).lines if end else ()
         self._buffer = buffer[end + 4 :]
         self._state = _END
         return True
