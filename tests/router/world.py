@@ -122,6 +122,7 @@ class Endpoint:
         self.mute = False
         """Whether it accepts connections and says nothing."""
         self.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+        self.probe_answer = b"HTTP/1.1 204 No Content\r\n\r\n"
         self.connected = 0
         self.probes: list[float] = []
         self.heads: list[bytes] = []
@@ -143,7 +144,7 @@ class Endpoint:
     def _read(self, protocol: Any, data: bytes) -> None:
         if data.startswith(b"GET /healthz HTTP/1.1\r\nHost: machine\r\n"):
             self.probes.append(self._clock.seconds())
-            answer = b"HTTP/1.1 204 No Content\r\n\r\n"
+            answer = self.probe_answer
         elif b" HTTP/1.1\r\n" in data:
             self.heads.append(data)
             answer = self.answer
