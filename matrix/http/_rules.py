@@ -47,6 +47,7 @@ _NOT_IN_TRAILERS = (
     | {b"trailer", b"www-authenticate", b"cache-control", b"expect", b"max-forwards", b"range"}
     | {b"age", b"date", b"expires", b"location", b"retry-after", b"vary"}
 )
+_NOT_IN_TRAILERS_PREFIXES = _NOT_TO_MACHINE_PREFIXES + _NOT_TO_CLIENT_PREFIXES
 
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -131,7 +132,7 @@ def trailers_to_client(trailers: Sequence[FieldLine]) -> bytes:
     return b"".join(
         line + b"\r\n"
         for name, _, line in trailers
-        if not _dropped(name, frozenset(), _NOT_IN_TRAILERS, _NOT_TO_CLIENT_PREFIXES)
+        if not _dropped(name, frozenset(), _NOT_IN_TRAILERS, _NOT_IN_TRAILERS_PREFIXES)
     )
 
 
