@@ -175,6 +175,8 @@ class Progress:
             self._tell(route)
 
     def _tell(self, route: Route) -> None:
+        if route.phase in ("awake", "resting"):
+            return  # the outcome follows
         elapsed = self._clock.seconds() - self._began
         progress: dict[str, object] = {"state": route.phase, "elapsed_ms": round(elapsed * 1000)}
         if route.estimate is not None:
