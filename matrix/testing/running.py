@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -212,8 +213,9 @@ class RunningMatrix:
 
     def suspend(self, *names: str) -> None:
         """Put machines to sleep, as the operator."""
-        for name in names:
-            self.admin(f"users/{self.user_id(name)}/suspend", "POST")
+        with ThreadPoolExecutor(8) as pool:
+            paths = [f"users/{self.user_id(name)}/suspend" for name in names]
+            list(pool.map(lambda path: self.admin(path, "POST"), paths))
 
     def metric(self, sample: str, **labels: str) -> float:
         """The sum of the samples that bear a name and these labels."""
