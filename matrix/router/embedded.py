@@ -41,14 +41,15 @@ class Embedded:
             # Machines and PostgreSQL run under other user ids and must pass, not look.
             directory.chmod(0o711)
             self._lock = _lock(directory / "lock")
+            self._issuer = LocalIssuer.open(directory / "issuer")
+            self.ca, self.cert, self.key = LocalAuthority(directory / "tls").ensure()
+            self.admin_token = settings.admin_token or _secret(directory / "admin-token")
+            self._master = settings.daemon_token or _secret(directory / "master-secret")
         except OSError as error:
-            raise ConfigurationError(f"MATRIX_STATE_DIR: {error.strerror}: {directory}") from None
+            path = error.filename or directory
+            raise ConfigurationError(f"MATRIX_STATE_DIR: {error.strerror}: {path}") from None
         self._postgres = EmbeddedPostgres(directory / "postgres", reactor)
-        self._issuer = LocalIssuer.open(directory / "issuer")
-        self.ca, self.cert, self.key = LocalAuthority(directory / "tls").ensure()
         self.codes = {secrets.token_urlsafe(16): name for name in USERS}
-        self.admin_token = settings.admin_token or _secret(directory / "admin-token")
-        self._master = settings.daemon_token or _secret(directory / "master-secret")
 
     async def start(self) -> Supplies:
         """

@@ -202,6 +202,7 @@ class WakeEventsTests(SynchronousTestCase):
         self.world.let_pass(4.0)
         name, content = events_of(client)[-1]
         self.assertEqual(name, "failed")
+        self.assertEqual(self.states(client)[-2:], ["starting", "failed"])
         self.assertEqual(content["detail"], "The machine could not be started.")
         self.assertEqual(content["retry_after"], 4.0)
         self.assertNotIn(b"secret", client.body)
