@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
+import atexit
+import os
 import sys
 from typing import Any, NoReturn
 
@@ -12,7 +13,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from matrix.errors import ConfigurationError
-from matrix.net._endpoints import event_loop
 
 _log = Logger()
 
@@ -62,16 +62,25 @@ class Daemon(Service):
         else:
             _log.failure("could not start", failure=failure)
             text = f"could not start: {failure.getErrorMessage()}"
-        self._reactor.addSystemEventTrigger("after", "shutdown", self._exit, text)
+        _log.critical("{text}", text=text)
+        self._reactor.addSystemEventTrigger("after", "shutdown", _end_failed, text)
         # Services start before the reactor runs, and it cannot be stopped before.
         self._reactor.callWhenRunning(self._reactor.stop)
 
-    def _exit(self, text: str) -> None:
-        sys.stderr.write(f"matrix: {text}\n")
-        # The reactor swallows what its callbacks raise; the loop lets SystemExit through.
-        loop: asyncio.AbstractEventLoop = event_loop(self._reactor)
-        loop.call_soon(_raise_exit)
+
+def _end_failed(text: str) -> None:
+    """
+    Let this process end with one line and status 1. twistd has C{sys.stderr} go to the log,
+    prints whatever ends its reactor, a C{SystemExit} included, and then returns status 0: so
+    the status is set behind its back, when everything else is done.
+    """
+    if sys.__stderr__ is not None:
+        sys.__stderr__.write(f"matrix: {text}\n")
+    atexit.register(_exit_failed)
 
 
-def _raise_exit() -> NoReturn:
-    raise SystemExit(1)
+def _exit_failed() -> NoReturn:
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is not None:
+            stream.flush()
+    os._exit(1)
