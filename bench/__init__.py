@@ -1,0 +1,1 @@
+"""Compares Matrix with other proxies at the same job, on this machine; see README.md."""
