@@ -252,9 +252,11 @@ class RunningMatrix:
         return [pid for pid in self.processes() if mark in environment_of(pid) and is_running(pid)]
 
     def kill_machine(self, name: str) -> None:
-        """SIGKILL to all processes of a user's machine."""
-        for pid in self.machine_processes(name):
+        """SIGKILL to all processes of a user's machine; returns when the kernel is done."""
+        processes = self.machine_processes(name)
+        for pid in processes:
             os.kill(pid, signal.SIGKILL)
+        self.until(lambda: not any(map(is_running, processes)), STOP_SECONDS, "they are dead")
 
     def workspace(self, name: str) -> Path:
         """Where the files of a user's machine are."""
