@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import core, report
+from bench import report
+from bench.core import compare
 from bench.measure import Effort
 from bench.peers import PEERS
 from bench.processes import BenchError
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     chosen = parser().parse_args(arguments)
     if chosen.core:
-        return core.compare(save=chosen.save)
+        return compare(save=chosen.save)
     scenarios, peers = _selection(chosen.only)
     effort = QUICK if chosen.quick else Effort(chosen.seconds, chosen.size * 2**20)
     rounds = 1 if chosen.quick else chosen.rounds

@@ -191,5 +191,5 @@ def client(
 
 def tool_versions() -> str:
     """Of the load generators."""
-    k6_version = said([K6, "version"]).split(" (")[0]
-    return f"{said(['wrk', '-v']).partition(' [')[0]}, {k6_version}, {said(['curl', '-V'])[:11]}"
+    told = said(["wrk", "-v"]), said([K6, "version"]), said(["curl", "-V"])
+    return ", ".join(" ".join(text.split()[:2]) for text in told)

@@ -52,7 +52,10 @@ class Matrix(Peer):
         )
         self._take_site_keys()
         with on_core(PROXY_CORE):
-            running.start()
+            try:
+                running.start()
+            except AssertionError as error:
+                raise BenchError(f"Matrix did not start: {error}") from None
         self.port = running.door.port
         self._wake()
 
