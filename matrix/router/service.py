@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import sys
@@ -41,6 +40,7 @@ from matrix.router.idle import TOUCH_INTERVAL, Idle, Periodic
 from matrix.router.internal import Instance, InternalApi
 from matrix.router.ledger import Ledger
 from matrix.router.own import OwnPaths
+from matrix.router.owners import this_router
 from matrix.router.pages import Pages
 from matrix.router.reconcile import Reconciler
 from matrix.router.routes import RouteTable
@@ -53,8 +53,9 @@ UPSTREAM_IDLE = 4.0
 and Node.js close theirs."""
 RECONCILE_INTERVAL = 60.0
 """Seconds between two passes over all machines."""
-GRACE = 10.0
-"""Seconds that open answers get when the router stops."""
+GRACE = 5.0
+"""Seconds that open answers get when the router stops. Machines and PostgreSQL end after them,
+and whoever pressed Ctrl-C waits for it all."""
 
 _log = Logger()
 
@@ -88,7 +89,6 @@ class Router(Daemon):
         self._routes = RouteTable()
         self._counters = Counters()
         self._limits = limits_from(settings)
-        self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._ports: list[IListeningPort] = []
         self._factories: list[ServerFactory] = []
         self._periodic: list[Periodic] = []
@@ -113,11 +113,11 @@ class Router(Daemon):
         self._provider = provider = LocalProvider(
             settings.state_dir, settings.local_command, self._reactor
         )
-        fleet = Fleet(self._reactor, directory, provider, secrets, self._connect, self._owner)
+        fleet = Fleet(self._reactor, directory, provider, secrets, self._connect, this_router())
         self._waker = waker = Waker(fleet, self._routes, self._registry)
         provider.watch(waker.died)
         directory.watch(self._changed)
-        reconciler = Reconciler(directory, provider, waker)
+        reconciler = Reconciler(fleet, waker)
         await reconciler.run()
         idle = Idle(self._wheel, self._routes, directory, settings.idle_timeout)
         self._every(idle.interval, idle.sweep)
