@@ -63,7 +63,8 @@ class Idle:
     def __init__(
         self, wheel: IWheel, routes: RouteTable, directory: IDirectory, timeout: float
     ) -> None:
-        """@param timeout: seconds without use after which a machine sleeps."""
+        """@param timeout: seconds without use after which a machine sleeps whose user has no
+        time of their own."""
         self._wheel = wheel
         self._routes = routes
         self._directory = directory
@@ -84,7 +85,7 @@ class Idle:
                 continue
             if backend.requests:
                 backend.used_at = now
-            elif now - backend.used_at >= self._timeout:
+            elif now - backend.used_at >= (route.idle_timeout or self._timeout):
                 route.machine.rest("idle")
 
     async def touch(self) -> None:

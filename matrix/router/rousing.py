@@ -43,7 +43,9 @@ class Rousing:
         @raise DirectoryUnavailable: nothing can be known or written down now.
         """
         fleet, user_id = self._fleet, self._route.user_id
-        check_state(await fleet.directory.admit(user_id, email))
+        user = await fleet.directory.admit(user_id, email)
+        check_state(user)
+        self._route.idle_timeout = user.idle_timeout
         while True:
             machine = await fleet.directory.create_machine(user_id, fleet.provider.name)
             try:

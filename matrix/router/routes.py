@@ -57,6 +57,7 @@ class Route:
         "driver",
         "estimate",
         "identity",
+        "idle_timeout",
         "listeners",
         "machine",
         "phase",
@@ -76,6 +77,8 @@ class Route:
         """Connections to the machine; C{None} unless it is known to be awake."""
         self.identity = b""
         """Header lines that tell the machine whom it serves and that it is us."""
+        self.idle_timeout: float | None = None
+        """Seconds without use before this user's machine sleeps, if they have their own."""
         self.row: Machine | None = None
         self.wake: Wake | None = None
         self.estimate: float | None = None

@@ -223,6 +223,7 @@ class Waker:
         if backend is None:
             return
         if route.phase == "resting":
+            route.idle_timeout = user.idle_timeout
             self._fleet.install(route, machine, backend)
             route.enter("awake")
             route.machine.found()
@@ -249,7 +250,9 @@ class Waker:
             route.machine.lost()
             if machine is not None and machine.state is MachineState.RUNNING:
                 await put_away(self._fleet, machine, "blocked")
-        elif machine is None or known is None or machine.boot_id != known.boot_id:
+            return
+        route.idle_timeout = user.idle_timeout
+        if machine is None or known is None or machine.boot_id != known.boot_id:
             route.machine.lost()
         elif machine.generation < known.generation:
             return  # it was read before what we know was written

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from matrix.directory import DirectoryUnavailable
-from matrix.model import MachineState
+from matrix.model import MachineState, User
 from matrix.router.idle import Idle, Periodic
 from tests.router.test_resting import STREAM, open_websocket
 from tests.router.world import ALICE, BOB, World, run
@@ -97,6 +97,27 @@ class SweepTests(SynchronousTestCase):
         self.sweep_for(6)
         self.assertEqual(self.world.real(), MachineState.SUSPENDED)
         self.assertEqual(self.world.real(BOB), MachineState.RUNNING)
+
+    def test_a_user_may_have_a_time_of_their_own(self) -> None:
+        self.world.put_user(User(ALICE, "alice@example.org", idle_timeout=20.0))
+        self.sweep_for(18)
+        self.assertEqual(self.world.real(), MachineState.RUNNING)
+        self.sweep_for(4)
+        self.assertEqual(self.world.real(), MachineState.SUSPENDED)
+
+    def test_and_has_it_from_the_wake_on(self) -> None:
+        self.world.put_user(User(BOB, "bob@example.org", idle_timeout=3.0))
+        self.world.awake(BOB)
+        self.sweep_for(5)
+        self.assertEqual(self.world.real(BOB), MachineState.SUSPENDED)
+        self.assertEqual(self.world.real(), MachineState.RUNNING)
+
+    def test_and_from_the_adoption_on(self) -> None:
+        self.world.store._users[ALICE] = User(ALICE, "", idle_timeout=30.0)
+        other = World(owner="router:2", within=self.world)
+        run(other.waker.adopt(ALICE))
+        other.turn()
+        self.assertEqual(other.route().idle_timeout, 30.0)
 
     def test_it_looks_often_enough(self) -> None:
         def interval(timeout: float) -> float:
