@@ -34,7 +34,12 @@ _NOT_TO_MACHINE = _HOP_BY_HOP | {
 }
 _NOT_TO_MACHINE_PREFIXES = (b"x-matrix-", b"x-forwarded-", b"fly-")
 
-_NOT_TO_CLIENT = _HOP_BY_HOP | {b"content-length", b"matrix-wake", b"x-request-id"}
+_NOT_TO_CLIENT = _HOP_BY_HOP | {
+    b"content-length",
+    b"matrix-degraded",
+    b"matrix-wake",
+    b"x-request-id",
+}
 # A hostile machine could steer Fly's proxy with these (facts: Fly, response-header injection).
 _NOT_TO_CLIENT_PREFIXES = (b"fly-replay",)
 _FLY_REPLAY_TYPE = b"application/vnd.fly.replay+json"
