@@ -15,6 +15,7 @@ from matrix.errors import Unavailable
 from matrix.http import Backend, probe
 from matrix.machines import IProvider, LifecycleEvent, MachineGone, ProviderError, next_state
 from matrix.model import Address, Machine, MachineState, UserId
+from matrix.router.owners import has_ended
 from matrix.router.routes import Route
 
 PROBE_TIMEOUT = 2.0
@@ -39,16 +40,19 @@ class Fleet:
         secrets: MachineSecrets,
         connect: Callable[[Address], Backend],
         owner: str,
+        has_ended: Callable[[str], bool] = has_ended,
     ) -> None:
         """
         @param connect: makes the connections to a machine at an address.
         @param owner: names this router in leases.
+        @param has_ended: whether the router of a name is known to run no more.
         """
         self.clock = clock
         self.directory = directory
         self.provider = provider
         self.connect = connect
         self.owner = owner
+        self._has_ended = has_ended
         self._secrets = secrets
 
     # leases
@@ -59,10 +63,14 @@ class Fleet:
 
     def taken(self, machine: Machine) -> bool:
         """Whether another router has the machine in hand."""
-        if machine.lease_owner in (None, self.owner):
+        return machine.lease_owner != self.owner and self.leased(machine)
+
+    def leased(self, machine: Machine) -> bool:
+        """Whether any router has the machine in hand, this one included."""
+        owner, expires = machine.lease_owner, machine.lease_expires_at
+        if owner is None or expires is None or expires <= datetime.now(UTC):
             return False
-        expires = machine.lease_expires_at
-        return expires is not None and expires > datetime.now(UTC)
+        return not self._has_ended(owner)
 
     async def advance(self, machine: Machine, event: LifecycleEvent, **fields: object) -> Machine:
         """

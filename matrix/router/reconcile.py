@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from twisted.logger import Logger
 
-from matrix.directory import IDirectory, StaleRow
-from matrix.machines import IProvider, LifecycleEvent, Observed, ProviderError, next_state
+from matrix.directory import StaleRow
+from matrix.machines import LifecycleEvent, Observed, ProviderError, next_state
 from matrix.model import Machine, MachineState, UserId
+from matrix.router.fleet import Fleet
 from matrix.router.wake import Waker
 
 PAGE = 500
@@ -21,9 +20,10 @@ _log = Logger()
 class Reconciler:
     """Heals what a router that died left behind, and notices what nobody reported."""
 
-    def __init__(self, directory: IDirectory, provider: IProvider, waker: Waker) -> None:
-        self._directory = directory
-        self._provider = provider
+    def __init__(self, fleet: Fleet, waker: Waker) -> None:
+        self._fleet = fleet
+        self._directory = fleet.directory
+        self._provider = fleet.provider
         self._waker = waker
 
     async def run(self) -> None:
@@ -32,11 +32,19 @@ class Reconciler:
         while True:
             page = await self._directory.machines(after, PAGE)
             for machine in page:
-                if machine.provider == self._provider.name and _settled(machine):
+                if machine.provider == self._provider.name and self._settled(machine):
                     await self._check(machine)
             if len(page) < PAGE:
                 return
             after = page[-1].user_id
+
+    def _settled(self, machine: Machine) -> bool:
+        """Whether nobody is at work on the machine, and there should be something to see."""
+        if machine.machine_id is None:
+            return False
+        if machine.state in _IN_TRANSITION:
+            return not self._fleet.leased(machine)
+        return machine.state is MachineState.RUNNING
 
     async def _check(self, machine: Machine) -> None:
         try:
@@ -69,13 +77,3 @@ def _event(said: MachineState, seen: MachineState) -> LifecycleEvent:
         MachineState.SUSPENDED: LifecycleEvent.FOUND_SUSPENDED,
         MachineState.STOPPED: LifecycleEvent.DIED,
     }.get(seen, LifecycleEvent.GONE)
-
-
-def _settled(machine: Machine) -> bool:
-    """Whether nobody is at work on the machine, and there should be something to see."""
-    if machine.machine_id is None:
-        return False
-    if machine.state in _IN_TRANSITION:
-        expires = machine.lease_expires_at
-        return expires is None or expires < datetime.now(UTC)
-    return machine.state is MachineState.RUNNING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -9,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from matrix.directory import DirectoryUnavailable
 from matrix.machines import ProviderError
 from matrix.model import MachineState, UserId
+from matrix.router.owners import this_router
 from matrix.router.reconcile import PAGE, Reconciler
 from tests.router.world import ALICE, World, run
 
@@ -40,7 +42,9 @@ FUTURE = datetime.now(UTC) + timedelta(hours=1)
 
 
 class PairTests(SynchronousTestCase):
-    def after(self, said: S, seen: S | None, expires: datetime | None = PAST) -> World:
+    def after(
+        self, said: S, seen: S | None, expires: datetime | None = PAST, owner: str = "router:0"
+    ) -> World:
         world = World()
         world.awake()
         world.route().machine.lost()
@@ -49,9 +53,9 @@ class PairTests(SynchronousTestCase):
             del machines[ALICE]
         else:
             machines[ALICE].state = seen
-        lease = {"lease_owner": "router:0" if expires else None, "lease_expires_at": expires}
+        lease = {"lease_owner": owner if expires else None, "lease_expires_at": expires}
         run(world.store.change(world.row(), state=said, **lease))
-        reconciler = Reconciler(world.directory, world.provider, world.waker)  # type: ignore[arg-type]
+        reconciler = Reconciler(world.fleet, world.waker)
         result = run(reconciler.run())
         world.turn()
         self.assertEqual(result, [None])
@@ -87,6 +91,16 @@ class PairTests(SynchronousTestCase):
                 self.assertEqual(world.row().state, said)
                 self.assertEqual(world.row().lease_owner, "router:0")
 
+    def test_nor_are_we_ourselves(self) -> None:
+        world = self.after(S.SUSPENDING, S.SUSPENDED, FUTURE, "router:1")
+        self.assertEqual(world.row().state, S.SUSPENDING)
+
+    def test_the_work_of_a_router_that_was_killed_is_nobodys(self) -> None:
+        killed = this_router().replace(f":{os.getpid()}:", ":4194305:")  # over PID_MAX_LIMIT
+        world = self.after(S.STARTING, S.RUNNING, FUTURE, killed)
+        self.assertEqual(world.row().state, S.RUNNING)
+        self.assertIsNotNone(world.route().backend)
+
     def test_a_transition_under_no_lease_is_nobodys(self) -> None:
         self.assertEqual(self.after(S.STARTING, S.RUNNING, None).row().state, S.RUNNING)
 
@@ -107,11 +121,7 @@ class PairTests(SynchronousTestCase):
 class PassTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.world = World()
-        self.reconciler = Reconciler(
-            self.world.directory,  # type: ignore[arg-type]
-            self.world.provider,  # type: ignore[arg-type]
-            self.world.waker,
-        )
+        self.reconciler = Reconciler(self.world.fleet, self.world.waker)
 
     def test_another_providers_machines_are_not_ours(self) -> None:
         self.world.awake()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -14,6 +15,7 @@ from matrix.errors import Unavailable
 from matrix.machines import ProviderError
 from matrix.model import MachineState, UserId
 from matrix.router.fleet import SOON
+from matrix.router.owners import this_router
 from matrix.router.rousing import OTHERS_INTERVAL, PROBE_INTERVAL
 from tests.router.world import ALICE, World, outcome, run
 
@@ -171,6 +173,12 @@ class OtherRouterTests(SynchronousTestCase):
 
     def test_an_expired_lease_is_taken_over(self) -> None:
         self.lease(-1, state=MachineState.STARTING)
+        self.world.awake()
+        self.assertEqual(self.world.asked("start"), 1)
+
+    def test_the_lease_of_a_router_that_ended_holds_nobody_up(self) -> None:
+        ended = this_router().replace(f":{os.getpid()}:", ":4194305:")  # over PID_MAX_LIMIT
+        self.lease(60, owner=ended, state=MachineState.STARTING)
         self.world.awake()
         self.assertEqual(self.world.asked("start"), 1)
 
