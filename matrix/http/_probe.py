@@ -40,7 +40,7 @@ class _Probe:
     def _done(self, answer: bool) -> None:
         upstream = self._upstream
         upstream.work = None
-        if answer and not upstream.reader.buffered and upstream.reader.keeps_alive:
+        if answer and not upstream.reader.buffered:
             upstream.backend.put(upstream)
         else:
             upstream.transport.abortConnection()

@@ -232,12 +232,12 @@ class Relay:
         if upstream.reader.trailers and exchange.request.fields.te_trailers:
             trailers = trailers_to_client(upstream.reader.trailers)
         self._leave()
-        if self._complete and upstream.reader.keeps_alive and not upstream.reader.buffered:
-            self._backend.put(upstream)
-        else:
+        reader, self._upstream = upstream.reader, None
+        if not self._complete or reader.buffered:
             upstream.work = None
             upstream.transport.abortConnection()
-        self._upstream = None
+        else:
+            self._backend.put(upstream)
         exchange.end(trailers)
 
     # ending early

@@ -155,9 +155,9 @@ class Backend:
         return None
 
     def put(self, upstream: Upstream) -> None:
-        """Keep a connection whose answer is complete for the next request."""
+        """Keep a connection whose answer is complete for the next request, if it can be."""
         upstream.work = None
-        if self.closed:
+        if self.closed or not upstream.reader.keeps_alive:
             upstream.transport.loseConnection()
             return
         upstream.transport.resumeProducing()

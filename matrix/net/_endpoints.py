@@ -38,8 +38,9 @@ FULL_PAUSE = 0.005
 """Seconds before another try at a unix socket whose queue is full: a few turns of the loop of
 whoever listens."""
 
-SHUTDOWN_TIMEOUT = 5.0
-"""Seconds to wait for a peer's TLS close_notify before the socket is closed without it."""
+SHUTDOWN_TIMEOUT = 60.0
+"""Seconds for a TLS peer to take what is unsent and to answer our close_notify, before the
+socket is closed without: the end of an answer is lost then to a client that reads slowly."""
 
 
 def event_loop(reactor: Any) -> asyncio.AbstractEventLoop:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import struct
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, cast
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
@@ -14,6 +17,9 @@ from zope.interface import implementer
 
 WRITE_HIGH_WATER = 64 * 1024
 """Unsent bytes above which the producer is paused: the back-pressure bound of the data path."""
+
+_NO_LINGER = struct.pack("ii", 1, 0)
+"""C{struct linger}: a close sends a reset, since a plain end would pass for a proper one."""
 
 _DONE = Failure(ConnectionDone())  # type: ignore[no-untyped-call]
 
@@ -92,6 +98,8 @@ class NativeTransport(asyncio.Protocol):
 
     def abortConnection(self) -> None:
         """Close now; what is unsent is lost, and the peer can tell."""
+        if not self._aborted:
+            _reset_on_close(self._native)
         self.disconnecting = True
         self._aborted = True
         self._native.abort()
@@ -135,3 +143,10 @@ class NativeTransport(asyncio.Protocol):
 
     def stopProducing(self) -> None:
         self.loseConnection()
+
+
+def _reset_on_close(transport: asyncio.Transport) -> None:
+    place: Any = transport.get_extra_info("socket")
+    if place is not None and place.family != socket.AF_UNIX:
+        with suppress(OSError, ValueError):  # it is gone already
+            place.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)

@@ -79,6 +79,7 @@ class PoolTests(SynchronousTestCase):
             machine.receive(answer)
             self.assertEqual(read_answer(client.sent)[0].body, b"ok")
             self.assertTrue(machine.disconnecting)
+            self.assertFalse(machine.aborted, "nothing is wrong with it")
             self.assertFalse(client.disconnecting, "the client's connection is another matter")
 
     def test_kept_ones_read_on(self) -> None:
