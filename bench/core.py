@@ -24,6 +24,10 @@ TOLERANCE = 0.05
 """By how much more a request may cost before it is called a regression."""
 
 COUNTED = re.compile(r"Collected : (\d+)")
+SAME = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8"}
+"""What makes two runs alike, to some forty instructions per request: the same order of sets, and
+no first run that compiles modules for the second."""
+
 PATIENCE_SECONDS = 900.0
 """Valgrind makes Python some fifty times slower."""
 
@@ -75,7 +79,7 @@ def _instructions(requests: int) -> int:
         done = subprocess.run(
             ["setarch", "-R", *command, sys.executable, "-m", "bench.core_loop", str(requests)],
             cwd=ROOT,
-            env={"PATH": os.environ["PATH"], "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"},
+            env={"PATH": os.environ["PATH"], **SAME},
             capture_output=True,
             text=True,
             timeout=PATIENCE_SECONDS,
