@@ -59,6 +59,7 @@ class Route:
         "identity",
         "idle_timeout",
         "listeners",
+        "looking",
         "machine",
         "phase",
         "releasing",
@@ -89,7 +90,9 @@ class Route:
         self.wanted = False
         """Whether a request came while the machine was on its way to sleep."""
         self.unsure = False
-        """Whether the directory told of a change while the machine was on its way up or down."""
+        """Whether the directory told of a change that was not looked at yet."""
+        self.looking = False
+        """Whether somebody is at it."""
         self.waiters: dict[Deferred[Route], None] = {}
         self.releasing = False
         """Whether the next batch of waiters has its time already."""

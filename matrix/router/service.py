@@ -9,12 +9,10 @@ import time
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.web.client import Agent
 
 from matrix.auth import (
@@ -29,7 +27,7 @@ from matrix.directory import PostgresDirectory, open_directory
 from matrix.http import Backend, Counters, HeaderRules, Limits, ServerFactory
 from matrix.machines import LocalProvider
 from matrix.metrics import LoopLag, process_registry, series
-from matrix.model import Address, UserId
+from matrix.model import Address
 from matrix.net import Daemon, NativeClientEndpoint, NativeServerEndpoint, Wheel, event_loop
 from matrix.router.accesslog import AccessLog, open_access_log
 from matrix.router.embedded import Embedded
@@ -116,7 +114,7 @@ class Router(Daemon):
         fleet = Fleet(self._reactor, directory, provider, secrets, self._connect, this_router())
         self._waker = waker = Waker(fleet, self._routes, self._registry)
         provider.watch(waker.died)
-        directory.watch(self._changed)
+        directory.watch(waker.changed)
         reconciler = Reconciler(fleet, waker)
         await reconciler.run()
         idle = Idle(self._wheel, self._routes, directory, settings.idle_timeout)
@@ -243,16 +241,6 @@ class Router(Daemon):
             return "The directory cannot be reached."
         return None
 
-    def _changed(self, user_id: UserId | None) -> None:
-        """The directory says that something changed; C{None}: perhaps anything."""
-        waker = self._waker
-        if waker is None:
-            return
-        routes = [self._routes.get(user_id)] if user_id is not None else list(self._routes)
-        for route in routes:
-            if route is not None:
-                Deferred.fromCoroutine(waker.refresh(route)).addErrback(_log_failure)
-
     def _watch_gauges(self, directory: PostgresDirectory) -> None:
         registry, counters = self._registry, self._counters
 
@@ -333,7 +321,3 @@ def say(text: str) -> None:
     if sys.__stdout__ is not None:
         sys.__stdout__.write(text + "\n")
         sys.__stdout__.flush()
-
-
-def _log_failure(failure: Failure) -> None:
-    _log.failure("a route could not be refreshed", failure=failure)

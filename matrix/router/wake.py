@@ -13,9 +13,9 @@ from twisted.python.failure import Failure
 from matrix.directory import DirectoryUnavailable, StaleRow
 from matrix.errors import MatrixError, Unavailable
 from matrix.http import Backend
-from matrix.machines import ProviderError
+from matrix.machines import LifecycleEvent, ProviderError
 from matrix.metrics import Registry, series
-from matrix.model import MachineState, UserId, UserState
+from matrix.model import Machine, MachineState, UserId, UserState
 from matrix.router.fleet import SOON, Fleet
 from matrix.router.resting import freeze, put_away
 from matrix.router.rousing import Rousing
@@ -32,6 +32,9 @@ RELEASE_INTERVAL = 0.005
 """Seconds between two batches."""
 SETTLE_INTERVAL = 0.02
 """Seconds between two looks whether a machine has come to rest."""
+
+LOOK_INTERVAL = 1.0
+"""Seconds between two attempts to hear of a change that the directory told of."""
 
 _log = Logger()
 
@@ -260,12 +263,41 @@ class Waker:
             route.row = machine
         elif machine.lease_owner != self._fleet.owner:
             route.machine.lost()
+        else:
+            await self._take_back(route, machine)
+
+    async def _take_back(self, route: Route, machine: Machine) -> None:
+        """Write down that a machine is awake whose rest was broken off half-way."""
+        try:
+            route.row = await self._fleet.settle(machine, LifecycleEvent.KEEP)
+        except StaleRow:
+            route.unsure = True
+
+    def changed(self, user_id: UserId | None) -> None:
+        """The directory tells that something changed; C{None}: perhaps anything."""
+        routes = [self._routes.get(user_id)] if user_id is not None else list(self._routes)
+        for route in routes:
+            if route is not None:
+                route.unsure = True
+                self._look_again(route)
 
     def _look_again(self, route: Route) -> None:
-        """See what the directory told of while the machine was on its way."""
-        if route.unsure:
-            route.unsure = False
-            self._run(self.refresh(route))
+        """See what the directory told of, now or while the machine was on its way."""
+        if route.unsure and route.phase == "awake" and not route.looking:
+            route.looking = True
+            self._run(self._look(route))
+
+    async def _look(self, route: Route) -> None:
+        try:
+            while route.unsure and route.phase == "awake":
+                route.unsure = False
+                try:
+                    await self.refresh(route)
+                except DirectoryUnavailable:
+                    route.unsure = True
+                    await deferLater(self._clock, LOOK_INTERVAL)
+        finally:
+            route.looking = False
 
     # resting
 

@@ -313,6 +313,7 @@ class PuttingAwayTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.world = World()
         self.world.awake()
+        self.world.route().machine.lost()
 
     def put_away(self) -> None:
         row = self.world.row()

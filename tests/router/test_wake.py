@@ -10,7 +10,7 @@ from matrix.errors import Blocked, Gone, Unavailable
 from matrix.machines import ProviderError
 from matrix.metrics import series
 from matrix.model import MachineState, User, UserState
-from matrix.router.wake import OVERTIME, RELEASE_BATCH, RELEASE_INTERVAL
+from matrix.router.wake import LOOK_INTERVAL, OVERTIME, RELEASE_BATCH, RELEASE_INTERVAL
 from tests.router.world import ALICE, BOB, World, outcome, run
 
 
@@ -328,6 +328,36 @@ class ChangesTests(SynchronousTestCase):
         self.world.store._machines.clear()  # and nobody was told
         self.world.store.recover()
         self.assertIsNone(self.route.backend)
+
+    def test_a_change_that_cannot_be_read_now_is_read_later(self) -> None:
+        self.world.store.lose()
+        self.world.store._users[ALICE] = User(ALICE, "", UserState.BLOCKED)
+        self.world.waker.changed(ALICE)
+        self.world.let_pass(1.5)
+        self.assertIsNotNone(self.route.backend)
+        self.world.store._lost_at = None  # and nobody tells
+        self.world.let_pass(LOOK_INTERVAL)
+        self.assertIsNone(self.route.backend)
+
+    def test_many_changes_at_once_are_read_together(self) -> None:
+        self.world.directory.step = lambda name, when: deferLater(
+            self.world.clock, 0.01, lambda: None
+        )
+        before = self.world.store.calls
+        for _ in range(100):
+            self.world.waker.changed(ALICE)
+        self.world.let_pass(1.0)
+        self.assertEqual(self.world.store.calls - before, 4, "two for the first, two for the rest")
+
+    def test_a_rest_that_was_broken_off_is_taken_back(self) -> None:
+        self.route.machine.rest("idle")
+        self.world.store.lose()
+        self.world.let_pass(0.5)
+        self.world.store.recover()
+        self.world.let_pass(1.5)
+        self.assertEqual(self.world.row().state, MachineState.RUNNING)
+        self.assertIsNone(self.world.row().lease_owner)
+        self.assertIsNotNone(self.route.backend)
 
 
 class DeathTests(SynchronousTestCase):

@@ -253,7 +253,7 @@ class World:
         )
         self.waker = Waker(self.fleet, self.routes, self.registry)
         self.provider_twin.watch(self.waker.died)
-        self.store.watch(self._changed)
+        self.store.watch(self.waker.changed)
         self.gate = MemoryGate(TOKENS, self.clock.seconds)
         self.missing: str | None = None
         self._open_front()
@@ -285,11 +285,6 @@ class World:
             Ledger(self.registry, self.log).finished,  # type: ignore[arg-type]
         )
         self.idle = Idle(self.wheel, self.routes, self.directory, timeout=10.0)  # type: ignore[arg-type]
-
-    def _changed(self, user_id: UserId | None) -> None:
-        for route in [self.routes.get(user_id)] if user_id else list(self.routes):
-            if route is not None:
-                Deferred.fromCoroutine(self.waker.refresh(route))
 
     def _backend(self, address: Address) -> Backend:
         user_id = UserId(str(address.path).rpartition("/")[2])
