@@ -30,7 +30,17 @@ def judged(outcome: Outcome, bar: Bar) -> tuple[float, str] | None:
         return ours, f"{_number(ours)}"
     theirs = value(outcome, bar.peer, bar.figure) - base
     ratio = ours / theirs if theirs else float("inf")
-    return ratio, f"{ratio:.2f} ({_number(ours)} : {_number(theirs)})"
+    return ratio, f"{ratio:.2f} ({_number(ours)} : {_number(theirs)}{_cores(outcome, bar.peer)})"
+
+
+def _cores(outcome: Outcome, peer: str) -> str:
+    """What shares of their cores both used, where that was measured."""
+    shares = [
+        _number(value(outcome, name, "core"))
+        for name in (SUBJECT, peer)
+        if "core" in outcome.rounds[name][0]
+    ]
+    return f"; core {' : '.join(shares)}" if shares else ""
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
@@ -88,7 +98,8 @@ def document(
         f"transfers of {effort.size / 2**20:.0f} MiB. {_quietness(outcomes)}",
         "## Bars",
         summary(outcomes),
-        "A ratio is Matrix's figure divided by the peer's; both in brackets.",
+        "A ratio is Matrix's figure divided by the peer's; both in brackets, with the shares of "
+        "their cores that they used meanwhile.",
         "## Figures",
         "`core` is the share of its core that the proxy used: well below 1, and load generator "
         "or backend were the bottleneck; then `cpu_us` (microseconds of processor time for one "

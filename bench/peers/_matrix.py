@@ -10,9 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.request import HTTPSHandler, Request, build_opener
 
-from bench.peers.base import Peer
+from bench.peers.base import Peer, said
 from bench.processes import LOAD_CORE, PROXY_CORE, BenchError, Usage, on_core
-from bench.site import BACKEND
+from bench.site import BACKEND, ROOT
 from matrix.testing.running import RunningMatrix
 from twisted import __version__ as twisted_version
 
@@ -36,12 +36,12 @@ class Matrix(Peer):
     @classmethod
     def version(cls) -> str:
         """Ours, and of what it stands on."""
-        ours, uvloop = version("matrix-door"), version("uvloop")
-        python = sys.version.split()[0]
+        commit = said(["git", "-C", str(ROOT), "describe", "--always", "--dirty"])
         return (
-            f"{ours} (Twisted {twisted_version}, uvloop {uvloop}, Python {python}, "
-            f"{ssl.OPENSSL_VERSION.rpartition(' 2')[0].strip()})"
-        ).replace(" 2]", "]")
+            f"{version('matrix-door')} at {commit} (Twisted {twisted_version}, "
+            f"uvloop {version('uvloop')}, Python {sys.version.split()[0]}, "
+            f"{' '.join(ssl.OPENSSL_VERSION.split()[:2])})"
+        )
 
     def start(self) -> None:
         """Start it, wake the machine, and look that it is the one that answers."""
