@@ -89,9 +89,7 @@ class Reader:
         self._buffer = buffer[end + 4 :]
         # A client repeats its header fields on each request of a connection: what was
         # found out about the same bytes is still true.
-        if block == self._block and self._fields is not None:
-            self._check_line_ends(line, first)
-        else:
+        if block != self._block or self._fields is None or b"\n" in line:
             self._check_line_ends(buffer, end)
             self._fields = parse_fields(block, self._limits)
             self._block = block

@@ -179,10 +179,11 @@ class Relay:
             self._break(error)
             return
         exchange = self.exchange
+        # Only now is it known that the answer takes more than one read. A machine may also
+        # send interim answers without end.
+        exchange.register_producer(upstream.transport)
         if exchange.begun:
             exchange.flush()
-            # Only now is it known that the answer takes more than one read.
-            exchange.register_producer(upstream.transport)
             limits = self._backend.limits
             upstream.arm(limits.stream_silence if exchange.is_stream else limits.body_silence)
 

@@ -94,6 +94,9 @@ class ServerConnection(Protocol):
         if self._tunnel is not None or self._lingering or self.transport.disconnecting:
             return False
         if self._exchange is None:
+            if self._stalled:  # who reads no answers gets no further ones
+                self.transport.pauseProducing()
+                return False
             return self._next_request()
         if self.body_open:
             return self._deliver_body()
@@ -201,6 +204,8 @@ class ServerConnection(Protocol):
             self._producer.resumeProducing()
         elif self._exchange is None:
             self._arm(self.factory.limits.keep_alive)
+            self.transport.resumeProducing()
+            self._pump()
 
     def stopProducing(self) -> None:
         """The transport is gone; C{connectionLost} follows."""
@@ -219,7 +224,8 @@ class ServerConnection(Protocol):
         elif not exchange.keep or self.must_close:
             self._close()
         else:
-            self._arm(self.factory.limits.keep_alive)
+            limits = self.factory.limits
+            self._arm(limits.body_silence if self._stalled else limits.keep_alive)
             self.transport.resumeProducing()
             self._pump()
 

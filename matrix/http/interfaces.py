@@ -66,7 +66,8 @@ class Exchange(Protocol):
     peer: str
     """The client's address."""
     gone: bool
-    """Whether the client has left; answers then go nowhere, silently."""
+    """Whether the client has left, or its request was refused meanwhile; answers then go
+    nowhere, silently."""
 
     @property
     def request(self) -> Request:
@@ -95,7 +96,8 @@ class Exchange(Protocol):
 
     def receive(self, sink: BodySink) -> None:
         """Let the request's body flow into C{sink}; called at most once. Before this call
-        no more of the body is read than one read from the socket."""
+        no more of the body is read than one read from the socket. What is answered before
+        its body was whole loses the rest of it."""
 
     def pause_body(self) -> None:
         """Read no more of the body for now (back-pressure)."""

@@ -178,6 +178,12 @@ class AnswerTests(SynchronousTestCase):
         machine.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nabc")
         self.assertTrue(machine.paused)
 
+    def test_interim_answers_without_end_are_paused_too(self) -> None:
+        client, machine = Relayed().ask(GET)
+        machine.receive(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+        client.fill()
+        self.assertTrue(machine.paused)
+
     def test_early_answer_ends_both_connections(self) -> None:
         relayed = Relayed()
         client, machine = relayed.ask(POST.replace(b"5", b"1000000"), b"x")

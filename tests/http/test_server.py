@@ -125,6 +125,27 @@ class PipelineTests(SynchronousTestCase):
         self.assertFalse(client.paused)
         self.assertEqual(len(served.over), 1 + sent // len(GET))
 
+    def test_client_that_reads_no_answers_gets_no_further_ones(self) -> None:
+        """They would gather here without bound."""
+        served = Served(hello)
+        client = served.connect(GET)
+        client.fill()
+        client.receive(GET * 10)
+        self.assertEqual(len(served.over), 1)
+        self.assertTrue(client.paused)
+        client.drain()
+        self.assertEqual(len(served.over), 11)
+        self.assertFalse(client.paused)
+
+    def test_client_that_reads_no_answers_is_cut_off(self) -> None:
+        served = Served()
+        client = served.connect(GET)
+        client.fill()
+        hello(served.exchanges[0])
+        client.receive(GET)
+        served.wait(LIMITS.body_silence + 1)
+        self.assertTrue(client.aborted)
+
     def test_nothing_behind_a_close_is_served(self) -> None:
         served = Served(hello)
         served.connect(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n" + GET)
