@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from matrix.directory import DirectoryUnavailable
 from matrix.model import MachineState, User
 from matrix.router.idle import Idle, Periodic
-from tests.router.test_resting import STREAM, open_websocket
+from tests.router.streams import STREAM, open_websocket
 from tests.router.world import ALICE, BOB, World, run
 
 

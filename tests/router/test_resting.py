@@ -12,12 +12,8 @@ from matrix.machines import ProviderError
 from matrix.metrics import series
 from matrix.model import MachineState
 from matrix.router.resting import put_away
+from tests.router.streams import STREAM, open_websocket
 from tests.router.world import ALICE, Client, World, outcome, run
-
-STREAM = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-    b"9\r\ndata: 1\n\n\r\n"
-)
 
 
 def rest(world: World, seconds: float = 0.5) -> None:
@@ -99,24 +95,6 @@ class FreezingTests(SynchronousTestCase):
         rest(self.world)
         self.assertEqual(self.world.asked("suspend"), 0)
         self.assertIs(self.route.backend, backend)
-
-
-def open_websocket(world: World) -> Client:
-    """A WebSocket to the machine, open both ways."""
-    world.place().answer = (
-        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
-    )
-    client = world.ask(
-        "/ws",
-        Connection="Upgrade",
-        Upgrade="websocket",
-        Sec_WebSocket_Version="13",
-        Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==",
-    )
-    world.let_pass(0.2)
-    assert client.status == 101
-    return client
 
 
 class RacingTests(SynchronousTestCase):

@@ -1,0 +1,29 @@
+"""Answers that stay open: an event stream and a WebSocket."""
+
+from __future__ import annotations
+
+from tests.router.world import Client, World
+
+STREAM = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"9\r\ndata: 1\n\n\r\n"
+)
+"""An event stream with its first event."""
+
+
+def open_websocket(world: World) -> Client:
+    """A WebSocket to the machine, open both ways."""
+    world.place().answer = (
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+    )
+    client = world.ask(
+        "/ws",
+        Connection="Upgrade",
+        Upgrade="websocket",
+        Sec_WebSocket_Version="13",
+        Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==",
+    )
+    world.let_pass(0.2)
+    assert client.status == 101
+    return client
