@@ -8,7 +8,7 @@ from time import perf_counter
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 
-from matrix.auth import Credential, IGate, Reason, check_origin, find_token, refusal
+from matrix.auth import Credential, IGate, Reason, Source, check_origin, refusal
 from matrix.directory import DirectoryUnavailable, IDirectory
 from matrix.errors import GatewayTimeout, MatrixError, Unauthorized, Unavailable
 from matrix.http import (
@@ -18,10 +18,10 @@ from matrix.http import (
     Relay,
     accept_key,
     close_frame,
-    has_trace,
 )
 from matrix.metrics import Registry, series
 from matrix.model import Principal
+from matrix.router.bearings import bearings
 from matrix.router.closing import WebSocketGoodbye
 from matrix.router.pages import Pages
 from matrix.router.routes import Route, RouteTable
@@ -104,16 +104,18 @@ class Front:
 
     def _credential(self, exchange: Exchange) -> Credential:
         request = exchange.request
-        credential = find_token(request)
+        credential = bearings(request).credential
         if credential is None:
             raise self._refused(refusal(Reason.MISSING))
-        check_origin(
-            credential,
-            request.method,
-            request.get(b"origin"),
-            request.fields.host,
-            request.fields.upgrade is not None,
-        )
+        if credential.source is Source.COOKIE:
+            fields = request.fields
+            check_origin(
+                credential,
+                request.method,
+                request.get(b"origin"),
+                fields.host,
+                fields.upgrade is not None,
+            )
         return credential
 
     async def principal(self, exchange: Exchange) -> Principal:
@@ -174,7 +176,7 @@ class Front:
 
     async def _awake(self, exchange: Exchange, principal: Principal) -> Route | None:
         """The route once the machine is awake; C{None} if the waking page was shown instead."""
-        if _is_prefetch(exchange):
+        if bearings(exchange.request).passive:
             raise Unavailable("A prefetch wakes no machine.", reason="prefetch")
         request, story = exchange.request, exchange.story
         navigation = request.is_navigation
@@ -244,35 +246,37 @@ class Front:
         if backend is None:  # it went to sleep between release and now
             exchange.spawn(self._cold(exchange, exchange.story.principal))
             return
-        exchange.story.routed(perf_counter())
-        lines = [route.identity, b"X-Request-Id: %b\r\n" % exchange.request_id.encode()]
-        if not has_trace(exchange.request.fields):
-            lines.append(new_trace())
-
-        def unreachable(relay: Relay, error: Exception) -> None:
-            # Believed awake, and nobody there: that is for wake to find out, once.
-            self._waker.lost(route, backend)
-            if retried:
-                self._fail(
-                    exchange,
-                    GatewayTimeout(str(error), reason="unreachable")
-                    if isinstance(error, GatewayTimeout)
-                    else Unavailable(
-                        "The machine accepts no connection.", reason="refused", retry_after=1.0
-                    ),
-                )
-            else:
-                exchange.spawn(self._again(exchange))
-
+        story: Story = exchange.story
+        story.chose(route, backend, retried, exchange.request_id)
+        story.routed(perf_counter())
+        known = bearings(exchange.request)
+        extra = route.identity + story.id_line
+        if not known.traced:
+            extra += new_trace()
         Relay(
             exchange,
             backend,
             self._rules,
-            b"".join(lines),
+            extra,
             self._annotate,
-            unreachable,
-            passive=_is_prefetch(exchange),
+            self._unreachable,
+            known.passive,
         ).start()
+
+    def _unreachable(self, relay: Relay, error: Exception) -> None:
+        """Believed awake, and nobody there: that is for wake to find out, once."""
+        exchange = relay.exchange
+        story: Story = exchange.story
+        assert story.route is not None
+        assert story.backend is not None
+        self._waker.lost(story.route, story.backend)
+        if not story.retried:
+            exchange.spawn(self._again(exchange))
+        elif isinstance(error, GatewayTimeout):
+            self._fail(exchange, GatewayTimeout(str(error), reason="unreachable"))
+        else:
+            detail = "The machine accepts no connection."
+            self._fail(exchange, Unavailable(detail, reason="refused", retry_after=1.0))
 
     async def _again(self, exchange: Exchange) -> None:
         try:
@@ -285,18 +289,8 @@ class Front:
 
     def _annotate(self, relay: Relay) -> bytes:
         """The lines that an answer tells of its way with."""
-        exchange = relay.exchange
-        lines: bytes = exchange.story.answered(relay.first_byte)
+        story: Story = relay.exchange.story
+        lines = story.answered(relay.first_byte)
         if self._directory.stale_since() is not None:
             lines += DEGRADED
-        return lines + b"X-Request-Id: %b\r\n" % exchange.request_id.encode()
-
-
-def _is_prefetch(exchange: Exchange) -> bool:
-    """Whether a browser only guesses that the page will be wanted (Fetch, Sec-Purpose)."""
-    fields = exchange.request.fields
-    found: bool | None = fields.notes.get(_is_prefetch)
-    if found is None:
-        purpose = fields.get(b"sec-purpose") or fields.get(b"purpose") or b""
-        found = fields.notes[_is_prefetch] = purpose.lower().startswith(b"prefetch")
-    return found
+        return lines + story.id_line

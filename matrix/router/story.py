@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from matrix.http import Backend
 from matrix.model import Principal
-from matrix.router.routes import Wake
+from matrix.router.routes import Route, Wake
 
 
 class Story:
@@ -12,9 +13,13 @@ class Story:
 
     __slots__ = (
         "auth_s",
+        "backend",
+        "id_line",
         "mark",
         "principal",
         "ready_s",
+        "retried",
+        "route",
         "route_s",
         "upstream_s",
         "wake",
@@ -30,6 +35,13 @@ class Story:
         self.ready_s: float | None = None
         self.upstream_s: float | None = None
         self.wake: Wake | None = None
+        self.id_line = b""
+        """The request id as a header line with CRLF, for both sides."""
+        self.route: Route | None = None
+        self.backend: Backend | None = None
+        """The connections that were chosen."""
+        self.retried = False
+        """Whether they were chosen anew after others had been found dead."""
 
     def authenticated(self, principal: Principal, started: float, now: float) -> None:
         """The token was found good."""
@@ -48,6 +60,13 @@ class Story:
             self.ready_s = min(wake.ready_s, seconds)
             self.wake_s = seconds - self.ready_s
         self.mark = now
+
+    def chose(self, route: Route, backend: Backend, retried: bool, request_id: str) -> None:
+        """Where the request is to go."""
+        self.route = route
+        self.backend = backend
+        self.retried = retried
+        self.id_line = b"X-Request-Id: %b\r\n" % request_id.encode()
 
     def routed(self, now: float) -> None:
         """The machine's connections are known."""
