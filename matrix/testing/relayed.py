@@ -25,7 +25,7 @@ class Relayed(Served):
     """
 
     def __init__(self, limits: Limits | None = None, passive: bool = False) -> None:
-        super().__init__(self._relay, limits)
+        super().__init__(self.relay, limits)
         self.endpoint = FakeEndpoint()
         self.counters = Counters()
         self.backend = Backend(self.endpoint, self.wheel, self.limits, self.counters, IDLE_TIME)
@@ -34,7 +34,8 @@ class Relayed(Served):
         self._rules = HeaderRules(lambda cookies: cookies, lambda cookie: True)
         self._passive = passive
 
-    def _relay(self, exchange: Exchange) -> None:
+    def relay(self, exchange: Exchange) -> None:
+        """Relay one request: the server's handler."""
         relay = Relay(
             exchange,
             self.backend,

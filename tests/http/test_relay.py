@@ -342,6 +342,12 @@ class LeavingTests(SynchronousTestCase):
         self.assertEqual(machine.sent, b"")
         self.assertIsNotNone(relayed.backend.take())
 
+    def test_client_that_left_before_the_start(self) -> None:
+        relayed = Relayed()
+        relayed.ask(GET)[0].lose()
+        relayed.relay(relayed.over[0])
+        self.assertEqual((len(relayed.endpoint.made), relayed.backend.requests), (1, 0))
+
     def test_body_that_breaks_cuts_the_machine_off(self) -> None:
         """It must not take what it has for the whole."""
         relayed = Relayed()

@@ -1,5 +1,7 @@
 """The adapter between the loop's transports and Twisted's protocols."""
 
+import socket
+import struct
 from typing import Any, cast
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
@@ -106,6 +108,29 @@ class TransportTests(SynchronousTestCase):
         self.assertEqual(self.native.calls, ["close"])
         self.transport.abortConnection()
         self.assertEqual(self.native.calls, ["close", "abort"])
+
+    def test_abort_is_no_plain_end(self) -> None:
+        """A plain one would pass for the proper end of a body without length."""
+        ours, peer = socket.socketpair(socket.AF_UNIX)
+        self.addCleanup(peer.close)
+        self.addCleanup(ours.close)
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listener.close)
+        for place, linger in ((listener, (1, 0)), (ours, (0, 0))):
+            self.setUp()
+            self.native = Native(socket=place)
+            self.connect()
+            self.transport.abortConnection()
+            told = place.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
+            self.assertEqual(struct.unpack("ii", told), linger)
+
+    def test_abort_of_what_is_gone(self) -> None:
+        gone = socket.socket()
+        gone.close()
+        self.native = Native(socket=gone)
+        self.connect()
+        self.transport.abortConnection()
+        self.assertEqual(self.native.calls, ["abort"])
 
     def test_reasons(self) -> None:
         for error, abort, reason in (
