@@ -69,6 +69,11 @@ class Reader:
         """Bytes that the present body still lacks, as far as known: a chunk's, if chunked."""
         return self._left if self._state in (_COUNTED, _CHUNK_DATA) else 0
 
+    def finish(self) -> None:
+        """Take the L{END} of a message without a body as given."""
+        if self._state == _END:
+            self._state = _HEAD
+
     def take_rest(self) -> bytes:
         """What is left, when the connection goes over to another protocol."""
         rest, self._buffer = self._buffer, b""

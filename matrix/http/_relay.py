@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 
 from matrix.errors import BadGateway, GatewayTimeout, MatrixError
 from matrix.http._exchange import Exchange
+from matrix.http._fields import Fields
 from matrix.http._heads import ResponseHead
 from matrix.http._reader import END
 from matrix.http._rules import HeaderRules, trailers_to_client
@@ -200,7 +201,7 @@ class Relay:
         self.first_byte = perf_counter()
         has_body = head.has_body(exchange.request.method)
         length = None if fields.chunked or head.status == 204 else fields.length
-        if has_body and _is_event_stream(fields.get(b"content-type")):
+        if has_body and _is_event_stream(fields):
             self._begin_stream()
         block = rules.to_client(fields) + self._annotate(self)
         exchange.begin_block(head.status, head.reason, block, length, has_body)
@@ -308,8 +309,14 @@ class Relay:
             self._backend.streams.discard(self)
 
 
-def _is_event_stream(content_type: bytes | None) -> bool:
-    return content_type is not None and content_type.lower().startswith(b"text/event-stream")
+def _is_event_stream(fields: Fields) -> bool:
+    found: bool | None = fields.notes.get(_is_event_stream)
+    if found is None:
+        content_type = fields.get(b"content-type") or b""
+        found = fields.notes[_is_event_stream] = content_type.lower().startswith(
+            b"text/event-stream"
+        )
+    return found
 
 
 def _request_head(exchange: Exchange, rules: HeaderRules, extra: bytes) -> bytes:

@@ -117,14 +117,15 @@ class ServerConnection(Protocol):
         self._in_head = False
         self.deadline = inf
         self._begin(cast(RequestHead, event))
-        return True
+        # Most requests have no body and come alone: then there is nothing to go on with.
+        return self.body_open or reader.buffered > 0 or self._half_closed
 
     def _begin(self, request: RequestHead) -> None:
         factory = self.factory
         exchange = self._exchange = Exchange(self, request, factory.next_id())
         self.body_open = exchange.has_body
         if not self.body_open:
-            self._reader.next_event()  # END
+            self._reader.finish()
         self._sink = None
         self._body_paused = False
         try:
@@ -227,7 +228,8 @@ class ServerConnection(Protocol):
             limits = self.factory.limits
             self._arm(limits.body_silence if self._stalled else limits.keep_alive)
             self.transport.resumeProducing()
-            self._pump()
+            if self._reader.buffered or self._half_closed:
+                self._pump()
 
     def discard_body(self) -> None:
         """The request is about to be answered at once, whatever is left of its body."""
