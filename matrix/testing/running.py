@@ -283,10 +283,10 @@ def state_of(pid: int) -> str:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process is there and not only waits to be reaped."""
+    """Whether a process is there, were it only one last thread of it that holds its files."""
     try:
-        return state_of(pid) not in "ZX"
-    except FileNotFoundError:
+        return state_of(pid) not in "ZX" or len(os.listdir(f"/proc/{pid}/task")) > 1
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 

@@ -3,30 +3,51 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 from unittest import TestCase
 
 from matrix.testing.running import RunningMatrix, state_of
-from matrix.testing.wire import Answer, Headers
+from matrix.testing.wire import Answer, Door, Headers
 
 REST_SECONDS = 15.0
 """For a machine to fall asleep once it is time, on a busy host."""
 
 
 class MatrixCase(TestCase):
-    """A Matrix that is started before the first test and gone after the last."""
+    """A Matrix that is started before the first test of the class and gone after the last."""
 
     SETTINGS: ClassVar[Mapping[str, Any]] = {}
     """For L{RunningMatrix}."""
 
-    matrix: RunningMatrix
+    matrix: Any = None
+    """The L{RunningMatrix}."""
 
     @classmethod
     def setUpClass(cls) -> None:
+        if cls.matrix is None:
+            cls.matrix = RunningMatrix(**cls.SETTINGS)
+            cls.addClassCleanup(cls.forget)
+            cls.matrix.start()
+
+    @classmethod
+    def forget(cls) -> None:
+        """End this class's Matrix."""
+        matrix, cls.matrix = cls.matrix, None
+        matrix.close()
+
+    @classmethod
+    @contextmanager
+    def shared(cls) -> Iterator[None]:
+        """One Matrix for all subclasses: for a fixture of a module, since each start takes
+        seconds."""
         cls.matrix = RunningMatrix(**cls.SETTINGS)
-        cls.addClassCleanup(cls.matrix.close)
-        cls.matrix.start()
+        try:
+            cls.matrix.start()
+            yield
+        finally:
+            cls.forget()
 
     def ask(
         self,
@@ -39,7 +60,8 @@ class MatrixCase(TestCase):
     ) -> Answer:
         """What a user is answered to one request."""
         token = self.matrix.token(user)
-        return self.matrix.door.ask(method, path, token, headers, body, seconds=seconds)
+        door: Door = self.matrix.door
+        return door.ask(method, path, token, headers, body, seconds=seconds)
 
     def states(self, user: str) -> set[str]:
         """The states of all processes of a user's machine."""
@@ -55,7 +77,7 @@ class MatrixCase(TestCase):
 
     def row(self, user: str) -> Mapping[str, Any]:
         """The row of a user's machine."""
-        row = self.matrix.machine(user)
+        row: Mapping[str, Any] | None = self.matrix.machine(user)
         assert row is not None, f"{user} has no machine"
         return row
 

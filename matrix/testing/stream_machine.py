@@ -118,6 +118,8 @@ class Machine:
             elif isinstance(event, Frame) and event.opcode is Opcode.TEXT:
                 protocol.send_text(b"%.6f" % time.time())
         for data in protocol.data_to_send():
+            if not data:  # both have said goodbye: the server closes first
+                return b""
             writer.write(data)
         return await reader.read(65536)
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import h11
+import pytest
 
 from matrix.testing.running import RunningMatrix, is_running, state_of
 from matrix.testing.running_case import MatrixCase
@@ -21,6 +21,16 @@ from matrix.testing.wire import Door, run
 USERS = ("alice", "bob")
 WRITERS = 4
 """Clients of each user that write at the same time."""
+
+
+class Case(MatrixCase):
+    """All classes here share one Matrix."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_for_all() -> Iterator[None]:
+    with Case.shared():
+        yield
 
 
 class Traffic:
@@ -69,7 +79,7 @@ def content(name: str) -> bytes:
     return name.encode() * 1000
 
 
-class RouterKilledTests(MatrixCase):
+class RouterKilledTests(Case):
     """SIGKILL to the router; then another one starts in the same directory."""
 
     def restart(self) -> None:
@@ -198,7 +208,7 @@ def _ask_and_be_let_down(door: Door, token: str) -> None:
         return
 
 
-class MachineKilledTests(MatrixCase):
+class MachineKilledTests(Case):
     """SIGKILL to all processes of a machine."""
 
     def test_the_next_request_brings_it_back(self) -> None:
@@ -224,4 +234,3 @@ class MachineKilledTests(MatrixCase):
             self.assertTrue(answer.headers["matrix-wake"].startswith("stopped;"))
         self.assertEqual(len(self.matrix.machine_processes("alice")), 1)
         self.assertIn("died", [event["kind"] for event in self.matrix.events("alice")])
-        json.dumps(self.matrix.events("alice"))

@@ -7,7 +7,10 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from unittest import skipUnless
+
+import pytest
 
 from matrix.testing.running import environment_of, status_of
 from matrix.testing.running_case import MatrixCase
@@ -20,6 +23,12 @@ NAVIGATION = [("Sec-Fetch-Mode", "navigate"), ("Accept", "text/html,*/*;q=0.8")]
 
 class Case(MatrixCase):
     SETTINGS = {"idle": IDLE}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_for_all() -> Iterator[None]:
+    with Case.shared():
+        yield
 
 
 class LifeTests(Case):
