@@ -111,6 +111,7 @@ EXPORTS = {
         "NativeTransport",
         "Timed",
         "Wheel",
+        "allow_many_files",
         "bind",
         "event_loop",
         "exit_with",

@@ -7,6 +7,7 @@ from matrix.net._endpoints import (
     event_loop,
     parse_listen,
 )
+from matrix.net._files import allow_many_files
 from matrix.net._service import Daemon, exit_with
 from matrix.net._tls import server_context
 from matrix.net._transport import NativeTransport
@@ -23,6 +24,7 @@ __all__ = [
     "NativeTransport",
     "Timed",
     "Wheel",
+    "allow_many_files",
     "bind",
     "event_loop",
     "exit_with",

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from matrix.errors import ConfigurationError
+from matrix.net._files import allow_many_files
 
 _log = Logger()
 
@@ -44,6 +45,7 @@ class Daemon(Service):
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
+        allow_many_files()
         self._starting = Deferred.fromCoroutine(self.start())
         self._starting.addErrback(self._could_not)
 

@@ -32,6 +32,9 @@ STOP_SECONDS = 30.0
 
 POLL_SECONDS = 0.02
 
+USUAL_FILES = 1024
+"""What a shell lets a program open unless the program asks for more."""
+
 LAUNCH = "import sys; from twisted.scripts.twistd import run; sys.exit(run())"
 
 SIGN_IN = re.compile(r"sign in\s+(https://\S+)")
@@ -290,15 +293,11 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def allow_many_files() -> None:
-    """Let this process open as many files as it may: a thousand clients need two thousand."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
 def _pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
 
 
 def _as_a_terminal_would() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(USUAL_FILES, most), most))

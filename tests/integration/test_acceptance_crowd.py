@@ -11,7 +11,8 @@ from collections import Counter
 from pathlib import Path
 
 import matrix.testing
-from matrix.testing.running import allow_many_files, state_of
+from matrix.net import allow_many_files
+from matrix.testing.running import state_of
 from matrix.testing.running_case import MatrixCase
 from matrix.testing.wire import Answer, Door, run
 
