@@ -20,7 +20,7 @@ from matrix.http._upstream import Upstream
 from matrix.metrics import process_registry
 from matrix.model import Principal, UserId
 from matrix.net import Wheel
-from matrix.router.front import Front
+from matrix.router.front import Bounds, Front
 from matrix.router.ledger import Ledger
 from matrix.router.pages import Pages
 from matrix.router.routes import RouteTable
@@ -126,9 +126,7 @@ def build() -> Callable[[int], None]:
         Pages(),
         directory,  # type: ignore[arg-type]
         registry,
-        30,
-        1,
-        600,
+        Bounds(),
     )
     ledger = Ledger(registry, log)  # type: ignore[arg-type]
     factory = ServerFactory(front, wheel, limits, render_problem, ledger.finished)

@@ -162,6 +162,35 @@ class Settings(BaseSettings):
         default=3600.0, description="Seconds of silence allowed on an SSE stream or WebSocket."
     )
 
+    max_target: int = Field(
+        default=16 * 1024, ge=1024, description="Bytes of a request's target (its URI): 414."
+    )
+    max_head: int = Field(default=64 * 1024, ge=4096, description="Bytes of a request's head: 431.")
+    max_fields: int = Field(default=128, ge=16, description="Header fields in a request: 431.")
+    max_connections: int = Field(
+        default=0,
+        ge=0,
+        description="Open connections, those to machines included: further clients get 503. "
+        "0: what the limit of open files allows, less 256.",
+    )
+    max_connections_per_address: int = Field(
+        default=0,
+        ge=0,
+        description="Open connections from one client address: 429. 0: no limit, as behind a "
+        "balancer all clients share one.",
+    )
+    max_user_requests: int = Field(
+        default=2000, ge=1, description="Requests and streams under way for one user: 429."
+    )
+    max_user_waiting: int = Field(
+        default=2000, ge=1, description="Requests waiting for one user's machine to wake: 429."
+    )
+    max_held_bytes: int = Field(
+        default=64 * 1024 * 1024,
+        ge=0,
+        description="Bytes of bodies held in all while their machines wake: 503.",
+    )
+
     access_log: str = Field(
         default="-", description="The access log's file, '-' for standard output, 'off' for none."
     )

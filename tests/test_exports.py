@@ -55,6 +55,7 @@ EXPORTS = {
     ],
     "http": [
         "TRY_AGAIN_LATER",
+        "Admission",
         "Answer",
         "Backend",
         "BodySink",
@@ -63,6 +64,7 @@ EXPORTS = {
         "Handler",
         "HeaderList",
         "HeaderRules",
+        "Hold",
         "Limits",
         "Relay",
         "Render",
@@ -73,6 +75,7 @@ EXPORTS = {
         "accept_key",
         "close_frame",
         "error_headers",
+        "files_for_clients",
         "has_trace",
         "probe",
         "problem",

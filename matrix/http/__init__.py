@@ -1,5 +1,6 @@
 """HTTP/1.1: bytes, not users. Parsing, framing, header rules, relay, tunnel, connections."""
 
+from matrix.http._admission import Admission, Hold, files_for_clients
 from matrix.http._exchange import Exchange
 from matrix.http._factory import Render, ServerFactory, render_problem
 from matrix.http._heads import RequestHead
@@ -15,6 +16,7 @@ from matrix.http.problem import Answer, error_headers, problem
 
 __all__ = [
     "TRY_AGAIN_LATER",
+    "Admission",
     "Answer",
     "Backend",
     "BodySink",
@@ -23,6 +25,7 @@ __all__ = [
     "Handler",
     "HeaderList",
     "HeaderRules",
+    "Hold",
     "Limits",
     "Relay",
     "Render",
@@ -33,6 +36,7 @@ __all__ = [
     "accept_key",
     "close_frame",
     "error_headers",
+    "files_for_clients",
     "has_trace",
     "probe",
     "problem",

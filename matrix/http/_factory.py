@@ -10,11 +10,15 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 
 from matrix.errors import MatrixError
+from matrix.http._admission import Admission, Hold
 from matrix.http._exchange import Exchange
 from matrix.http._limits import Limits
 from matrix.http._server import ServerConnection
 from matrix.http.problem import Answer, problem
 from matrix.net.interfaces import IWheel
+
+HELD_BYTES = 64 * 1024 * 1024
+"""Of bodies whose machines are still waking, per process (DESIGN: HTTP rules)."""
 
 Render = Callable[[MatrixError, Exchange], Answer]
 """How an error is shown to the sender of the exchange's request."""
@@ -37,16 +41,22 @@ class ServerFactory(Factory):
         limits: Limits | None = None,
         render: Render = render_problem,
         finished: Callable[[Exchange], None] | None = None,
+        admission: Admission | None = None,
+        hold: Hold | None = None,
     ) -> None:
         """
         @param finished: told of each exchange once it is over, for log and metrics; a
             client that left early shows as status 499.
+        @param admission: bounds the connections; none without.
+        @param hold: bounds what is kept of bodies that nobody reads yet.
         """
         self.handler = handler
         self.wheel = wheel
         self.limits = limits or Limits()
         self.render = render
         self.finished = finished
+        self.admission = admission
+        self.hold = hold or Hold(HELD_BYTES)
         self.connections: set[ServerConnection] = set()
         self.draining = False
         # Unique among processes and restarts without asking the kernel for each request.

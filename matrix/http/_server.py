@@ -11,6 +11,7 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
 from matrix.errors import BadRequest, ClientGone, MatrixError, RequestTimeout
+from matrix.http._admission import TELLING_MAX, Admission, peer_name
 from matrix.http._exchange import Exchange
 from matrix.http._fields import Fields
 from matrix.http._heads import RequestHead
@@ -51,10 +52,12 @@ class ServerConnection(Protocol):
         self._lingering = False
         self._stalled = False
         self._half_closed = False
+        self._counted = self._told = False
+        self._held = 0
 
     def connectionMade(self) -> None:
         transport = self.transport
-        self.peer = _peer_name(transport.getPeer())
+        self.peer = peer_name(transport.getPeer())
         tls_version = getattr(transport, "tls_version", None)
         self.tls: str = tls_version() if tls_version is not None else ""
         self.forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (
@@ -64,6 +67,21 @@ class ServerConnection(Protocol):
         self.factory.connections.add(self)
         transport.registerProducer(self, True)
         self._arm(self.factory.limits.head_time)
+        if self.factory.admission is not None:
+            self._enter(self.factory.admission)
+
+    def _enter(self, admission: Admission) -> None:
+        """Stay, or be told at once why not."""
+        self._counted = True
+        refusal = admission.enter(self.peer)
+        if refusal is None:
+            return
+        if admission.telling >= TELLING_MAX:
+            self.abort()
+            return
+        self._told = True
+        admission.telling += 1
+        self._refuse(refusal)
 
     def _arm(self, seconds: float) -> None:
         self.factory.wheel.arm(self, seconds)
@@ -137,6 +155,8 @@ class ServerConnection(Protocol):
         sink = self._sink
         if sink is None or self._body_paused:
             self.transport.pauseProducing()
+            if sink is None:
+                self._keep(self._reader.buffered)
             return False
         event = self._reader.next_event()
         if event is None:
@@ -153,8 +173,18 @@ class ServerConnection(Protocol):
             sink.body_data(data)
         return True
 
+    def _keep(self, size: int) -> None:
+        """
+        Have so many bytes of a body that nobody reads counted as kept.
+
+        @raise Unavailable: all connections together keep too much.
+        """
+        self.factory.hold.take(size - self._held)
+        self._held = size
+
     def receive_body(self, sink: BodySink) -> None:
         """Let the present request's body flow into C{sink}."""
+        self._keep(0)
         if not self.body_open:
             sink.body_end()
             return
@@ -215,6 +245,8 @@ class ServerConnection(Protocol):
         """The present answer is complete: go on with the next request, or close."""
         self._exchange = None
         self._producer = None
+        if self._held:
+            self._keep(0)
         sink, self._sink = self._sink, None
         if self.body_open and sink is not None:
             sink.body_lost(ClientGone("The request was answered before its body was whole."))
@@ -339,7 +371,7 @@ class ServerConnection(Protocol):
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # type: ignore[no-untyped-call]  # noqa: B008
         self.deadline = inf
-        self.factory.connections.discard(self)
+        self._leave()
         tunnel, self._tunnel = self._tunnel, None
         exchange, self._exchange = self._exchange, None
         sink, self._sink = self._sink, None
@@ -357,10 +389,11 @@ class ServerConnection(Protocol):
         if self.factory.finished is not None:
             self.factory.finished(exchange)
 
-
-def _peer_name(place: Any) -> str:
-    """The client's address: an IPv4 one as such, even on a socket for both families."""
-    if not isinstance(place, tuple):
-        return "local"
-    host = str(place[0])
-    return host.removeprefix("::ffff:") if "." in host else host
+    def _leave(self) -> None:
+        """Count no more."""
+        factory = self.factory
+        factory.connections.discard(self)
+        self._keep(0)
+        if factory.admission is not None and self._counted:
+            factory.admission.leave(self.peer)
+            factory.admission.telling -= self._told

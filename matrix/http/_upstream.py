@@ -37,11 +37,13 @@ class Work(Shape):
 class Counters:
     """What happened towards machines, in this process; read by the metrics."""
 
-    __slots__ = ("connected", "failed", "retried", "reused")
+    __slots__ = ("connected", "failed", "open", "retried", "reused")
 
     def __init__(self) -> None:
         self.connected = 0
         self.failed = 0
+        self.open = 0
+        """How many connections are open now."""
         self.retried = 0
         self.reused = 0
 
@@ -58,6 +60,9 @@ class Upstream(Protocol):
         self.deadline = inf
         self.wheel_slot = 0
         self._reset = False
+
+    def connectionMade(self) -> None:
+        self.backend.counters.open += 1
 
     def dataReceived(self, data: bytes) -> None:
         work = self.work

@@ -75,6 +75,9 @@ WAKE_FAILURES = CounterSeries(
 )
 SUSPENDS = CounterSeries("matrix_suspends", "Machines suspended, by cause.", ("cause",))
 HELD_REQUESTS = GaugeSeries("matrix_held_requests", "Requests held until their machine is ready.")
+HELD_BYTES = GaugeSeries(
+    "matrix_held_bytes", "Bytes of bodies that are held until their machine is ready."
+)
 BYTES = CounterSeries(
     "matrix_bytes",
     "Bytes of HTTP and of upgraded connections, by side (client, machine) and direction "
@@ -132,6 +135,7 @@ TABLE: tuple[Series, ...] = (
     WAKE_FAILURES,
     SUSPENDS,
     HELD_REQUESTS,
+    HELD_BYTES,
     BYTES,
     OPEN_CONNECTIONS,
     OPEN_STREAMS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from time import perf_counter
 
 from twisted.internet.defer import CancelledError
@@ -10,7 +11,13 @@ from twisted.internet.interfaces import IReactorTime
 
 from matrix.auth import Credential, IGate, Reason, Source, check_origin, refusal
 from matrix.directory import DirectoryUnavailable, IDirectory
-from matrix.errors import GatewayTimeout, MatrixError, Unauthorized, Unavailable
+from matrix.errors import (
+    GatewayTimeout,
+    MatrixError,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+)
 from matrix.http import (
     TRY_AGAIN_LATER,
     Exchange,
@@ -40,6 +47,22 @@ DEGRADED = b"Matrix-Degraded: directory\r\n"
 """What an answer says while changes in the directory may go unnoticed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long and how much a user's requests may wait and run."""
+
+    wake_timeout: float = 30.0
+    """Seconds a request waits for its machine."""
+    navigation_hold: float = 1.0
+    """Seconds a browser waits before it gets the waking page."""
+    stale_max: float = 600.0
+    """Seconds for which the route table is used without the directory."""
+    max_requests: int = 2000
+    """Requests and streams under way for one user."""
+    max_waiting: int = 2000
+    """Requests waiting for one user's machine."""
+
+
 class Front:
     """Handles every request of the public listener."""
 
@@ -54,15 +77,10 @@ class Front:
         pages: Pages,
         directory: IDirectory,
         registry: Registry,
-        wake_timeout: float,
-        navigation_hold: float,
-        stale_max: float,
+        bounds: Bounds,
     ) -> None:
         """
         @param own: handles the paths below C{/-/}.
-        @param wake_timeout: seconds a request waits for its machine.
-        @param navigation_hold: seconds a browser waits before it gets the waking page.
-        @param stale_max: seconds for which the route table is used without the directory.
         """
         self._clock = clock
         self._gate = gate
@@ -74,9 +92,7 @@ class Front:
         self._pages = pages
         self._directory = directory
         self._registry = registry
-        self._wake_timeout = wake_timeout
-        self._navigation_hold = navigation_hold
-        self._stale_max = stale_max
+        self._bounds = bounds
         self._cached = registry.counter(series.AUTH, "cached")
         self._held = registry.gauge(series.HELD_REQUESTS)
 
@@ -149,7 +165,7 @@ class Front:
 
     def _too_stale(self) -> bool:
         since = self._directory.stale_since()
-        return since is not None and self._clock.seconds() - since > self._stale_max
+        return since is not None and self._clock.seconds() - since > self._bounds.stale_max
 
     async def _cold(self, exchange: Exchange, principal: Principal) -> None:
         """The way of a request whose machine is not known to be awake."""
@@ -179,8 +195,11 @@ class Front:
         if bearings(exchange.request).passive:
             raise Unavailable("A prefetch wakes no machine.", reason="prefetch")
         request, story = exchange.request, exchange.story
+        known = self._routes.get(principal.user_id)
+        if known is not None and len(known.waiters) >= self._bounds.max_waiting:
+            raise _too_many("waiting", self._bounds.max_waiting, "wait for your machine")
         navigation = request.is_navigation
-        limit = self._navigation_hold if navigation else self._wake_timeout
+        limit = self._bounds.navigation_hold if navigation else self._bounds.wake_timeout
         began = perf_counter()
         cause = "websocket" if request.wants_websocket else "request"
         waiting = self._waker.want(
@@ -217,7 +236,7 @@ class Front:
         route = self._routes.get(principal.user_id)
         estimate = (route.estimate if route is not None else None) or DEFAULT_RETRY
         return Unavailable(
-            f"The machine was not ready within {self._wake_timeout:g} s.",
+            f"The machine was not ready within {self._bounds.wake_timeout:g} s.",
             reason="wake-timeout",
             retry_after=estimate,
         )
@@ -246,6 +265,8 @@ class Front:
         if backend is None:  # it went to sleep between release and now
             exchange.spawn(self._cold(exchange, exchange.story.principal))
             return
+        if backend.requests + len(backend.streams) >= self._bounds.max_requests:
+            raise _too_many("in-flight", self._bounds.max_requests, "are under way")
         story: Story = exchange.story
         story.chose(route, backend, retried, exchange.request_id)
         story.routed(perf_counter())
@@ -294,3 +315,8 @@ class Front:
         if self._directory.stale_since() is not None:
             lines += DEGRADED
         return lines + story.id_line
+
+
+def _too_many(reason: str, limit: int, what: str) -> TooManyRequests:
+    detail = f"{limit} requests of yours {what} already."
+    return TooManyRequests(detail, reason=reason, retry_after=DEFAULT_RETRY)

@@ -24,7 +24,16 @@ from matrix.auth import (
     without_session_cookies,
 )
 from matrix.directory import PostgresDirectory, open_directory
-from matrix.http import Backend, Counters, HeaderRules, Limits, ServerFactory
+from matrix.http import (
+    Admission,
+    Backend,
+    Counters,
+    HeaderRules,
+    Hold,
+    Limits,
+    ServerFactory,
+    files_for_clients,
+)
 from matrix.machines import LocalProvider
 from matrix.metrics import LoopLag, process_registry, series
 from matrix.model import Address
@@ -33,7 +42,7 @@ from matrix.router.accesslog import AccessLog, open_access_log
 from matrix.router.embedded import Embedded
 from matrix.router.errorpages import render_for
 from matrix.router.fleet import Fleet
-from matrix.router.front import Front
+from matrix.router.front import Bounds, Front
 from matrix.router.idle import TOUCH_INTERVAL, Idle, Periodic
 from matrix.router.internal import Instance, InternalApi
 from matrix.router.ledger import Ledger
@@ -193,13 +202,31 @@ class Router(Daemon):
             pages,
             directory,
             self._registry,
-            settings.wake_timeout,
-            settings.navigation_hold,
-            settings.stale_max,
+            Bounds(
+                settings.wake_timeout,
+                settings.navigation_hold,
+                settings.stale_max,
+                settings.max_user_requests,
+                settings.max_user_waiting,
+            ),
         )
         own.identify = front.principal
-        render = render_for(pages, self._registry)
-        return ServerFactory(front, self._wheel, self._limits, render, ledger.finished)
+        hold = Hold(settings.max_held_bytes)
+        self._registry.watch(series.HELD_BYTES, lambda: hold.bytes)
+        return ServerFactory(
+            front,
+            self._wheel,
+            self._limits,
+            render_for(pages, self._registry),
+            ledger.finished,
+            self._admission(),
+            hold,
+        )
+
+    def _admission(self) -> Admission:
+        settings, counters = self._settings, self._counters
+        total = settings.max_connections or files_for_clients()
+        return Admission(total, settings.max_connections_per_address, lambda: counters.open)
 
     async def _listen(
         self,
@@ -250,6 +277,7 @@ class Router(Daemon):
 
         registry.watch(series.DIRECTORY_STALE_SECONDS, stale)
         registry.watch(series.OPEN_CONNECTIONS, self._open_connections, "client")
+        registry.watch(series.OPEN_CONNECTIONS, lambda: counters.open, "machine")
         for result in ("connected", "reused", "failed"):
             connections = registry.counter(series.UPSTREAM_CONNECTIONS, result)
             connections.read = partial(getattr, counters, result)
@@ -300,6 +328,9 @@ class Router(Daemon):
 def limits_from(settings: Settings) -> Limits:
     """The data path's limits, as configured."""
     return Limits(
+        target=settings.max_target,
+        head=settings.max_head,
+        fields=settings.max_fields,
         head_time=settings.head_timeout,
         body_silence=settings.body_timeout,
         keep_alive=settings.keepalive_timeout,

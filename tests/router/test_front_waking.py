@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from matrix.machines import ProviderError
 from matrix.metrics import series
 from matrix.model import MachineState
+from matrix.router.front import Bounds
 from tests.router.world import ALICE, Client, World
 
 HTML = "text/html,application/xhtml+xml"
@@ -353,3 +354,25 @@ class RefusedConnectionTests(SleepingTestCase):
         self.world.let_pass(1.2)
         self.assertEqual(client.status, 503)
         self.assertIn(b"/-/wake/events", client.body)
+
+
+class CrowdTests(SynchronousTestCase):
+    def test_one_user_may_keep_only_so_many_waiting(self) -> None:
+        world = World(bounds=Bounds(max_waiting=2))
+        world.asleep()
+        world.provider_twin.delays["start"] = 20.0
+        held = [world.ask(), world.ask()]
+        refused = world.ask()
+        self.assertEqual((refused.status, json.loads(refused.body)["reason"]), (429, "waiting"))
+        self.assertIn("retry-after", refused.headers)
+        world.let_pass(21.0, step=0.25)
+        self.assertEqual([client.status for client in held], [200, 200])
+
+    def test_one_user_may_have_only_so_many_under_way(self) -> None:
+        world = World(bounds=Bounds(max_requests=1))
+        world.awake()
+        world.place().answer = b""
+        first = world.ask()
+        refused = world.ask()
+        self.assertFalse(first.answered)
+        self.assertEqual((refused.status, json.loads(refused.body)["reason"]), (429, "in-flight"))

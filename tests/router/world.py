@@ -21,7 +21,7 @@ from matrix.model import Address, Machine, MachineState, Principal, User, UserId
 from matrix.net import Wheel
 from matrix.router.errorpages import render_for
 from matrix.router.fleet import Fleet
-from matrix.router.front import Front
+from matrix.router.front import Bounds, Front
 from matrix.router.idle import Idle
 from matrix.router.ledger import Ledger
 from matrix.router.own import OwnPaths, SignInLinks
@@ -222,7 +222,13 @@ class Log:
 class World:
     """The router, its users and their machines. C{clock} is everybody's."""
 
-    def __init__(self, *, owner: str = "router:1", within: World | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        owner: str = "router:1",
+        within: World | None = None,
+        bounds: Bounds = Bounds(),  # noqa: B008 -- frozen
+    ) -> None:
         """
         @param owner: names this router in leases.
         @param within: another router, whose clock, directory and machines are this one's too.
@@ -256,9 +262,9 @@ class World:
         self.store.watch(self.waker.changed)
         self.gate = MemoryGate(TOKENS, self.clock.seconds)
         self.missing: str | None = None
-        self._open_front()
+        self._open_front(bounds)
 
-    def _open_front(self) -> None:
+    def _open_front(self, bounds: Bounds) -> None:
         pages = Pages(embedded=True)
         links = SignInLinks(lambda name: f"{name}-token", 43200.0, {CODE: "alice"})
         self.own = OwnPaths(self.clock, self.routes, self.waker, lambda: self.missing, links)
@@ -272,9 +278,7 @@ class World:
             pages,
             self.directory,  # type: ignore[arg-type]
             self.registry,
-            wake_timeout=30.0,
-            navigation_hold=1.0,
-            stale_max=600.0,
+            bounds,
         )
         self.own.identify = self.front.principal
         self.factory = ServerFactory(
