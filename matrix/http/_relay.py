@@ -265,8 +265,21 @@ class Relay:
             self._backend.counters.retried += 1
             self.exchange.pause_body()  # what came now would have nowhere to go
             self._connect()
+        elif self._may_wake():
+            self._leave()
+            self.exchange.pause_body()
+            self._unreachable(self, ConnectionResetError("closed without an answer"))
         else:
             self._break(BadGateway("The machine closed the connection.", reason="reset"))
+
+    def _may_wake(self) -> bool:
+        """
+        Whether a fresh connection that ended without a word may mean that nobody is there:
+        the sockets of a process that was killed accept for some milliseconds more. What
+        then is sent again must be idempotent.
+        """
+        unheard = not (self.retried or self._reused or self._seen or self._body_sent)
+        return unheard and self.exchange.request.method in _IDEMPOTENT
 
     def _may_retry(self) -> bool:
         """

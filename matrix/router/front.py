@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from matrix.auth import Credential, IGate, Reason, Source, check_origin, refusal
 from matrix.directory import DirectoryUnavailable, IDirectory
 from matrix.errors import (
+    BadGateway,
     GatewayTimeout,
     MatrixError,
     TooManyRequests,
@@ -295,6 +296,8 @@ class Front:
             exchange.spawn(self._again(exchange))
         elif isinstance(error, GatewayTimeout):
             self._fail(exchange, GatewayTimeout(str(error), reason="unreachable"))
+        elif isinstance(error, ConnectionResetError):
+            self._fail(exchange, BadGateway("The machine closed the connection.", reason="reset"))
         else:
             detail = "The machine accepts no connection."
             self._fail(exchange, Unavailable(detail, reason="refused", retry_after=1.0))

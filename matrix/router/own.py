@@ -151,7 +151,6 @@ class Progress:
         self._clock = clock
         self._stream = stream
         self._route = routes.ensure(principal.user_id, waker)
-        self._began = clock.seconds()
         self._waiting = waker.want(principal.user_id, "navigation", principal.email)
 
     def begin(self) -> None:
@@ -177,7 +176,7 @@ class Progress:
     def _tell(self, route: Route) -> None:
         if route.phase in ("awake", "resting"):
             return  # the outcome follows
-        elapsed = self._clock.seconds() - self._began
+        elapsed = self._clock.seconds() - route.began
         progress: dict[str, object] = {"state": route.phase, "elapsed_ms": round(elapsed * 1000)}
         if route.estimate is not None:
             progress["estimate_ms"] = round(route.estimate * 1000)

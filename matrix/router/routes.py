@@ -53,6 +53,7 @@ class Route:
 
     __slots__ = (
         "backend",
+        "began",
         "cause",
         "driver",
         "estimate",
@@ -85,6 +86,8 @@ class Route:
         self.estimate: float | None = None
         """Seconds that a wake of this machine takes, learned from its own."""
         self.phase = "resting"
+        self.began = 0.0
+        """When the present or last wake began, in the clock's seconds."""
         self.cause = ""
         """What the present or last wake was for."""
         self.wanted = False

@@ -126,6 +126,7 @@ class Waker:
 
     def begin_wake(self, route: Route) -> None:
         """See L{routes.Driver.begin_wake}."""
+        route.began = self._clock.seconds()
         route.enter("queued")
         self._run(self._wake(route))
 

@@ -69,10 +69,10 @@ class RetryTests(SynchronousTestCase):
     def test_not_on_a_fresh_connection(self) -> None:
         """A machine that dies of a request must not get it twice."""
         relayed = Relayed()
-        client, machine = relayed.ask(GET)
+        client, machine = relayed.ask(HEAD % (b"POST", b""))
         machine.lose(ConnectionResetError())
-        self.assertEqual(len(relayed.endpoint.made), 1)
-        self.assertEqual(read_answer(client.sent)[0].status, 502)
+        self.assertEqual((len(relayed.endpoint.made), relayed.unreachable), (1, []))
+        self.assertEqual(read_answer(client.sent, b"POST")[0].status, 502)
 
     def test_once(self) -> None:
         relayed = self.lose_kept(GET)
@@ -123,6 +123,22 @@ class UnreachableTests(SynchronousTestCase):
         relayed.wait(CONNECT_TIMEOUT + 1)
         self.assertIsInstance(relayed.unreachable[0], GatewayTimeout)
         self.assertEqual(relayed.backend.requests, 0)
+
+    def test_a_fresh_connection_that_ends_without_a_word(self) -> None:
+        """Sockets of a process that was killed accept for some milliseconds more."""
+        relayed = Relayed()
+        client, machine = relayed.ask(GET)
+        machine.lose(ConnectionResetError())
+        self.assertIsInstance(relayed.unreachable[0], ConnectionResetError)
+        self.assertEqual((client.sent, relayed.backend.requests), (b"", 0))
+
+    def test_not_if_it_said_something(self) -> None:
+        relayed = Relayed()
+        client, machine = relayed.ask(GET)
+        machine.receive(b"HTTP/1.1")
+        machine.lose(ConnectionResetError())
+        self.assertEqual(relayed.unreachable, [])
+        self.assertEqual(read_answer(client.sent)[0].status, 502)
 
     def test_refused_at_the_retry(self) -> None:
         relayed = Relayed()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import shlex
 import sys
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from selenium.webdriver import Chrome
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
@@ -102,6 +104,7 @@ class BrowserTests(MatrixCase):
         self.uploads_by_dropping()
         self.sees_what_others_do()
         self.picture("start")
+        self.lets_it_sleep_and_comes_back()
         severe = [e for e in self.browser.get_log("browser") if e["level"] == "SEVERE"]
         # The waking page itself is a 503, and Chromium reports each failed load as an error.
         self.assertEqual([e for e in severe if "503" not in e["message"]], [])
@@ -164,6 +167,17 @@ class BrowserTests(MatrixCase):
         self.assertEqual(put.status, 201)
         self.until(lambda: any("from-a-program.csv is new" in n for n in self.news()), "the event")
         self.until(lambda: "from-a-program.csv" in self.names(), "the list is fresh")
+
+    def lets_it_sleep_and_comes_back(self) -> None:
+        """A page that nobody looks at keeps no machine awake; a move of the pointer is enough."""
+        self.browser.execute_script("const now = Date.now; Date.now = () => now() + 61000")
+        self.matrix.suspend("alice")
+        self.until(lambda: "Asleep" in self.text("#state"), "the page lets go")
+        time.sleep(4)  # longer than a page that is looked at waits before it tries again
+        self.assertEqual(self.row("alice")["state"], "suspended")
+        ActionChains(self.browser).move_by_offset(5, 5).perform()
+        self.until(lambda: self.text("#state") == "Live", "the page is back")
+        self.assertEqual(self.row("alice")["state"], "running")
 
     def test_who_is_not_signed_in_is_told_how(self) -> None:
         self.browser.get(self.matrix.url + "/")

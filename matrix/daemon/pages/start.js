@@ -310,16 +310,31 @@ function connection(state, text) {
   $("state").textContent = text;
 }
 
+// A machine is not to be kept awake by a page that nobody looks at: when it goes to sleep, and
+// the stream ends, the page comes back only to somebody who is there.
+const AWAY_AFTER = 60_000; // milliseconds without a key or a move of the pointer
+const RETRY_AFTER = 3_000; // milliseconds; a machine that wakes needs less
+let seenAt = Date.now();
+let source = null;
+let retry = 0;
+
 function follow() {
-  const source = new EventSource("/v1/events");
+  clearTimeout(retry);
+  retry = 0;
+  source = new EventSource("/v1/events");
   source.onopen = () => {
     connection("live", "Live");
     refreshSoon();
   };
   source.onerror = () => {
-    connection("lost", "Connection lost, trying again…");
-    // The browser gives up after an error answer; a machine that wakes deserves another try.
-    if (source.readyState === EventSource.CLOSED) setTimeout(follow, 3000);
+    source.close();
+    source = null;
+    if (document.hidden || Date.now() - seenAt > AWAY_AFTER) {
+      connection("away", "Asleep until you are back");
+    } else {
+      connection("lost", "Connection lost, trying again…");
+      retry = setTimeout(follow, RETRY_AFTER);
+    }
   };
   source.addEventListener("file", (event) => {
     const change = JSON.parse(event.data);
@@ -327,6 +342,12 @@ function follow() {
     if (concernsFolder(change)) refreshSoon();
   });
   source.addEventListener("reset", refreshSoon);
+}
+
+function seen() {
+  if (document.hidden) return;
+  seenAt = Date.now();
+  if (!source && !retry) follow();
 }
 
 $("ask-no").addEventListener("click", () => $("ask").close(""));
@@ -341,5 +362,9 @@ addEventListener("dragleave", (event) => drag(event, -1));
 addEventListener("dragover", (event) => drag(event, 0));
 addEventListener("drop", dropped);
 addEventListener("hashchange", navigate);
+for (const sign of ["pointermove", "pointerdown", "keydown", "wheel", "focus"]) {
+  addEventListener(sign, seen, { passive: true });
+}
+document.addEventListener("visibilitychange", seen);
 navigate();
 follow();
