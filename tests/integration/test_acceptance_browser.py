@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
 import shlex
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
