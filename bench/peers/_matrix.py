@@ -18,9 +18,11 @@ from twisted import __version__ as twisted_version
 
 SETTINGS = {
     "keepalive_timeout": 600,
-    "stream_timeout": 3600,
+    "max_connections_per_address": 0,
+    "max_user_requests": 20_000,
 }
-"""What differs from the defaults: idle connections must outlast their measurement."""
+"""What differs from the defaults: idle connections must outlast their measurement, and here one
+user at one address is the whole crowd."""
 
 
 class Matrix(Peer):
@@ -30,7 +32,8 @@ class Matrix(Peer):
     settings = (
         "`twistd matrix --embedded`: its own PostgreSQL and key set, ES256 token checked, "
         "per-user route to a machine on a unix socket, access log (JSON) to a file, metrics; "
-        "`keepalive_timeout` 600 s"
+        "`keepalive_timeout` 600 s, `max_connections_per_address` 0 (off), "
+        "`max_user_requests` 20,000"
     )
 
     @classmethod
