@@ -112,7 +112,7 @@ _ALL = (
     Scenario(
         name="idle-tls",
         title="10,000 idle TLS connections",
-        peers=(SUBJECT, "envoy-cached", "nginx"),
+        peers=(SUBJECT, "envoy-cached"),
         measure=measure.idle_connections(10_000, "plain"),
         bars=(Bar("kb_each", "<=", 45, unit="KB each"),),
         fresh=True,
@@ -120,7 +120,7 @@ _ALL = (
     Scenario(
         name="idle-websockets",
         title="8,000 idle WebSockets",
-        peers=(SUBJECT, "envoy-cached", "nginx"),
+        peers=(SUBJECT, "envoy-cached"),
         measure=measure.idle_connections(8_000, "websocket"),
         bars=(Bar("kb_each", "<=", 90, unit="KB each"),),
         fresh=True,
