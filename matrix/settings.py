@@ -194,6 +194,10 @@ class Settings(BaseSettings):
     access_log: str = Field(
         default="-", description="The access log's file, '-' for standard output, 'off' for none."
     )
+    access_log_format: Literal["json", "combined"] = Field(
+        default="json",
+        description="json: everything there is to tell; combined: the format of Apache and nginx.",
+    )
 
     @model_validator(mode="after")
     def _certificate_has_its_key(self) -> Settings:

@@ -32,6 +32,9 @@ class Relay:
     a machine that refuses is asleep or dead, which is not the client's affair.
     """
 
+    kind = "sse"
+    """What stream it is, while it is among its backend's streams."""
+
     __slots__ = (
         "_annotate",
         "_backend",
@@ -129,7 +132,7 @@ class Relay:
         upstream.work = self
         request = self.exchange.request
         upstream.reader.expect(request.method, request.wants_websocket)
-        upstream.transport.write(self._head)
+        upstream.send(self._head)
         upstream.arm(self._backend.limits.response_time)
         if not self._complete:
             upstream.transport.registerProducer(self.exchange, True)
@@ -146,7 +149,7 @@ class Relay:
             self._backend.used_at = self._backend.wheel.now
         if self.exchange.request.fields.chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data)
-        upstream.transport.write(data)
+        upstream.send(data)
         upstream.arm(self._backend.limits.response_time)
 
     def body_end(self) -> None:
@@ -154,7 +157,7 @@ class Relay:
         upstream = self._upstream
         if upstream is not None:
             if self.exchange.request.fields.chunked:
-                upstream.transport.write(b"0\r\n\r\n")
+                upstream.send(b"0\r\n\r\n")
             upstream.transport.unregisterProducer()
 
     def body_lost(self, error: MatrixError) -> None:

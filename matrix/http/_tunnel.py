@@ -52,6 +52,8 @@ class Tunnel:
     upstream connection its work. Only silence is limited from here on.
     """
 
+    kind = "websocket"
+
     def __init__(self, exchange: Exchange, upstream: Upstream, backend: Backend) -> None:
         self._exchange = exchange
         self._upstream = upstream
@@ -90,7 +92,7 @@ class Tunnel:
             if self._from_client.closing:
                 self._end_client(CLOSE_TIMEOUT)
             return
-        self._upstream.transport.write(data)
+        self._upstream.send(data)
         self._upstream.arm(self._backend.limits.stream_silence)
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # type: ignore[no-untyped-call]  # noqa: B008
@@ -128,7 +130,7 @@ class Tunnel:
         self._close_client(SERVICE_RESTART, reason)
         upstream = self._upstream
         if self._from_client.at_boundary and not self._from_client.closing:
-            upstream.transport.write(close_frame(SERVICE_RESTART, reason, masked=True))
+            upstream.send(close_frame(SERVICE_RESTART, reason, masked=True))
         self._drop_machine()
 
     def _close_client(self, code: int, reason: str) -> None:

@@ -37,9 +37,12 @@ class Work(Shape):
 class Counters:
     """What happened towards machines, in this process; read by the metrics."""
 
-    __slots__ = ("connected", "failed", "open", "retried", "reused")
+    __slots__ = ("bytes_in", "bytes_out", "connected", "failed", "open", "retried", "reused")
 
     def __init__(self) -> None:
+        self.bytes_in = 0
+        """From machines; heads and framing included, as in C{bytes_out}."""
+        self.bytes_out = 0
         self.connected = 0
         self.failed = 0
         self.open = 0
@@ -64,7 +67,13 @@ class Upstream(Protocol):
     def connectionMade(self) -> None:
         self.backend.counters.open += 1
 
+    def send(self, data: bytes) -> None:
+        """Write to the machine."""
+        self.backend.counters.bytes_out += len(data)
+        self.transport.write(data)
+
     def dataReceived(self, data: bytes) -> None:
+        self.backend.counters.bytes_in += len(data)
         work = self.work
         if work is not None:
             work.response_data(data)

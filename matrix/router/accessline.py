@@ -24,6 +24,9 @@ RFC 6750 section 2.3)."""
 
 REDACTED: Final = b"REDACTED"
 
+_UNSAFE = re.compile(rb'[^\x20-\x7e]|["\\]')
+_MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+
 # Whatever could be the name of one of them, encoded names included: most queries have
 # nothing of the sort, and are not taken apart.
 _SUSPECT = re.compile(rb"(?i)api|code|jwt|password|secret|ticket|token|%")
@@ -63,6 +66,23 @@ class Record(NamedTuple):
     """The TLS version of the client's connection."""
     close_reason: str | None
     """Why the connection ended with this request, if it did."""
+    http11: bool = True
+    referer: bytes | None = None
+    user_agent: bytes | None = None
+
+
+def format_combined(record: Record) -> str:
+    """
+    The line for a record in the combined format of Apache and nginx, with its line feed:
+    for tools that read nothing else. It tells less than L{format_record}'s.
+    """
+    user = record.user_id or "-"
+    line = b"%b %b HTTP/1.%d" % (record.method, _shown(record.target), record.http11)
+    referer = None if record.referer is None else _shown(record.referer)
+    return (
+        f"{record.peer} - {user} [{_clf_time(int(record.time))}] {_clf(line)} {record.status} "
+        f"{record.bytes_out} {_clf(referer)} {_clf(record.user_agent)}\n"
+    )
 
 
 def format_record(record: Record) -> str:
@@ -72,8 +92,8 @@ def format_record(record: Record) -> str:
     # Written out because it runs for each request: json.dumps of a dictionary takes twice
     # as long.
     (time, request_id, user, method, target, status, bytes_in, bytes_out,
-     auth, route, wake, ready, upstream, total, cause, peer, tls, close) = record  # fmt: skip
-    path = redact(target)[:TARGET_LIMIT]
+     auth, route, wake, ready, upstream, total, cause, peer, tls, close) = record[:18]  # fmt: skip
+    path = _shown(target)
     return "".join(
         (
             f'{{"time":"{_rfc3339(time)}","id":{_quote(request_id)}',
@@ -95,6 +115,11 @@ def format_record(record: Record) -> str:
     )
 
 
+def _shown(target: bytes) -> bytes:
+    """A target, or the URL it was linked from, as a log may hold it."""
+    return redact(target)[:TARGET_LIMIT]
+
+
 def redact(target: bytes) -> bytes:
     """The target without the values of L{SECRET_PARAMETERS}, and without any JWT."""
     path, mark, query = target.partition(b"?")
@@ -112,6 +137,21 @@ def _redact_parameter(parameter: bytes) -> bytes:
     if equals and plain.strip(b" +").lower().replace(b"-", b"_") in SECRET_PARAMETERS:
         return name + equals + REDACTED
     return parameter
+
+
+def _clf(text: bytes | None) -> str:
+    """A quoted field: C{-} for none; what could end it or the line as C{\\xHH}, as Apache does."""
+    if text is None:
+        return '"-"'
+    plain = _UNSAFE.sub(lambda found: b"\\x%02x" % found[0][0], text[:TARGET_LIMIT])
+    return f'"{plain.decode("ascii")}"'
+
+
+@lru_cache(maxsize=16)  # see _whole_second
+def _clf_time(seconds: int) -> str:
+    at = datetime.fromtimestamp(seconds, UTC)
+    # Not strftime's %b: the format's months are English whatever the locale.
+    return f"{at.day:02d}/{_MONTHS[at.month - 1]}/{at.year}:{at:%H:%M:%S} +0000"
 
 
 def _text(data: bytes) -> str:

@@ -86,16 +86,19 @@ class FileAccessLog:
         in_thread: InThread,
         dropped: Counted,
         errors: Counted,
+        form: Callable[[Record], str] = format_record,
     ) -> None:
         """
         @param dropped: counts records that were never written.
         @param errors: counts writes that failed.
+        @param form: makes a record's line, in ASCII.
         """
         self._sink = sink
         self._clock = clock
         self._in_thread = in_thread
         self._dropped = dropped
         self._errors = errors
+        self._form = form
         self._pending: list[Record] = []
         self._unwritten = b""
         self._writing: Deferred[None] | None = None
@@ -147,7 +150,7 @@ class FileAccessLog:
             return
         if not self._unwritten:
             batch, self._pending = self._pending[:BATCH], self._pending[BATCH:]
-            self._unwritten = "".join(map(format_record, batch)).encode("ascii")
+            self._unwritten = "".join(map(self._form, batch)).encode("ascii")
         if self._unwritten or self._reopen:
             reopen, self._reopen = self._reopen, False
             writing = self._in_thread(partial(self._sink.write, self._unwritten, reopen))
@@ -214,7 +217,12 @@ class Sink:
 
 
 def open_access_log(
-    target: str, clock: IReactorTime, in_thread: InThread, dropped: Counted, errors: Counted
+    target: str,
+    clock: IReactorTime,
+    in_thread: InThread,
+    dropped: Counted,
+    errors: Counted,
+    form: Callable[[Record], str] = format_record,
 ) -> AccessLog:
     """
     The access log that C{MATRIX_ACCESS_LOG} asks for.
@@ -231,7 +239,7 @@ def open_access_log(
         raise ConfigurationError(
             f"MATRIX_ACCESS_LOG: cannot open {target}: {error.strerror}"
         ) from None
-    return FileAccessLog(sink, clock, in_thread, dropped, errors)
+    return FileAccessLog(sink, clock, in_thread, dropped, errors, form)
 
 
 def _open(path: Path) -> int:

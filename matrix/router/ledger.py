@@ -60,5 +60,8 @@ class Ledger:
                 exchange.peer,
                 exchange.tls or None,
                 exchange.close_reason or None,
+                request.http11,
+                request.get(b"referer"),
+                request.get(b"user-agent"),
             )
         )

@@ -156,6 +156,15 @@ class RouteTable:
     def __iter__(self) -> Iterator[Route]:
         return iter(list(self._routes.values()))
 
+    def requests(self) -> int:
+        """How many requests are under way, streams not counted."""
+        return sum(route.backend.requests for route in self if route.backend is not None)
+
+    def streams(self, kind: str) -> int:
+        """How many event streams (C{sse}) or WebSockets (C{websocket}) are under way."""
+        backends = (route.backend for route in self if route.backend is not None)
+        return sum(stream.kind == kind for backend in backends for stream in backend.streams)
+
     def ensure(self, user_id: UserId, driver: Driver) -> Route:
         """The route of a user, made now if there is none."""
         route = self._routes.get(user_id)

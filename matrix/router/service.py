@@ -38,6 +38,7 @@ from matrix.machines import LocalProvider
 from matrix.metrics import LoopLag, process_registry, series
 from matrix.model import Address
 from matrix.net import Daemon, NativeClientEndpoint, NativeServerEndpoint, Wheel, event_loop
+from matrix.router.accessline import format_combined, format_record
 from matrix.router.accesslog import AccessLog, open_access_log
 from matrix.router.embedded import Embedded
 from matrix.router.errorpages import render_for
@@ -151,6 +152,7 @@ class Router(Daemon):
             partial(deferToThreadPool, self._reactor, self._reactor.getThreadPool()),
             registry.counter(series.ACCESS_LOG_DROPPED),
             registry.counter(series.ACCESS_LOG_ERRORS),
+            format_combined if settings.access_log_format == "combined" else format_record,
         )
         log.start()
         self._loop.add_signal_handler(signal.SIGHUP, log.reopen)
@@ -278,6 +280,12 @@ class Router(Daemon):
         registry.watch(series.DIRECTORY_STALE_SECONDS, stale)
         registry.watch(series.OPEN_CONNECTIONS, self._open_connections, "client")
         registry.watch(series.OPEN_CONNECTIONS, lambda: counters.open, "machine")
+        registry.watch(series.OPEN_STREAMS, self._routes.requests, "http")
+        for kind in ("sse", "websocket"):
+            registry.watch(series.OPEN_STREAMS, partial(self._routes.streams, kind), kind)
+        for direction in ("in", "out"):
+            amount = registry.counter(series.BYTES, "machine", direction)
+            amount.read = partial(getattr, counters, f"bytes_{direction}")
         for result in ("connected", "reused", "failed"):
             connections = registry.counter(series.UPSTREAM_CONNECTIONS, result)
             connections.read = partial(getattr, counters, result)

@@ -1,6 +1,7 @@
 """Whatever a request holds, its line is one JSON object, and holds no token."""
 
 import json
+import re
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from matrix.router.accessline import (
     SECRET_PARAMETERS,
     TARGET_LIMIT,
     Record,
+    format_combined,
     format_record,
     redact,
 )
@@ -59,6 +61,15 @@ records = st.builds(
     peer=st.text(),
     tls=texts,
     close_reason=texts,
+    http11=st.booleans(),
+    referer=st.none() | st.binary(),
+    user_agent=st.none() | st.binary(),
+)
+
+# As tools that read the combined format take it apart.
+COMBINED = re.compile(
+    r"(\S+) - (\S+) \[(\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000)\] "
+    r'"((?:[^"\\]|\\.)*)" (\d{3}) (\d+) "((?:[^"\\]|\\.)*)" "((?:[^"\\]|\\.)*)"\n'
 )
 
 
@@ -165,3 +176,38 @@ class RedactTests(SynchronousTestCase):
         found = redact(b"/?" + query + name + b"=s3cret" + separator + b"z=1")
         self.assertNotIn(b"s3cret", found)
         self.assertTrue(found.endswith(separator + b"z=1"))
+
+
+class CombinedTests(SynchronousTestCase):
+    def read(self, record: Record) -> tuple[str, ...]:
+        found = COMBINED.fullmatch(format_combined(record))
+        assert found is not None, format_combined(record)
+        return found.groups()
+
+    def test_a_request(self) -> None:
+        record = WARM._replace(
+            time=1795442400.5, user_agent=b"curl/8.0", referer=b"https://door/?token=abc&x=1"
+        )
+        self.assertEqual(
+            format_combined(record),
+            "203.0.113.9 - 0a1b2c3d-0000-4000-8000-00000000000a [23/Nov/2026:14:00:00 +0000] "
+            '"GET /files?path=/a HTTP/1.1" 200 1024 '
+            '"https://door/?token=REDACTED&x=1" "curl/8.0"\n',
+        )
+
+    def test_nothing_known(self) -> None:
+        record = WARM._replace(user_id=None, http11=False, target=b"/?code=secret")
+        fields = self.read(record)
+        self.assertEqual(fields[1], "-")
+        self.assertEqual(fields[3], "GET /?code=REDACTED HTTP/1.0")
+        self.assertEqual(fields[6:], ("-", "-"))
+
+    def test_no_value_can_end_its_field_or_line(self) -> None:
+        record = WARM._replace(user_agent=b'a"b\\c\n\xe9')
+        self.assertEqual(self.read(record)[7], r"a\x22b\x5cc\x0a\xe9")
+
+    @given(records.filter(lambda record: record.time < 4e9))
+    def test_one_line_whatever_it_holds(self, record: Record) -> None:
+        # What comes from us has no blanks: addresses and user ids.
+        record = record._replace(peer="192.0.2.1", user_id=None)
+        self.read(record)

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from matrix.errors import Unavailable
 from matrix.model import UserId
 from matrix.router.routes import Route, RouteTable
-from tests.router.world import ALICE, BOB, outcome
+from tests.router.world import ALICE, BOB, World, outcome
 
 
 class Driver:
@@ -115,3 +115,20 @@ class TableTests(SynchronousTestCase):
         for route in table:
             table.ensure(UserId(f"{route.user_id}-more"), driver)
         self.assertEqual(len(table), 2)
+
+
+class GaugeTests(SynchronousTestCase):
+    def test_what_is_under_way(self) -> None:
+        world = World()
+        world.awake()
+        world.place().answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: hi\n\n"
+        world.ask()
+        world.let_pass(0.1)
+        self.assertEqual((world.routes.requests(), world.routes.streams("sse")), (0, 1))
+        world.place().answer = b""
+        world.ask()
+        world.let_pass(0.1)
+        self.assertEqual((world.routes.requests(), world.routes.streams("sse")), (1, 1))
+        self.assertEqual(world.routes.streams("websocket"), 0)
+        self.assertGreater(world.counters.bytes_out, world.counters.bytes_in)
+        self.assertGreater(world.counters.bytes_in, 0)
