@@ -13,6 +13,7 @@ Known and meant differences, none of which lets two parsers read one request as 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import h11
@@ -227,7 +228,11 @@ def near_valid(draw: st.DrawFn) -> bytes:
 
 
 def origin_form(target: bytes) -> bytes:
-    return target.removeprefix(b"http://h") if target.startswith(b"http://h/") else target
+    """An absolute target as it goes on to the machine (RFC 9112 section 3.2.1)."""
+    absolute = re.fullmatch(rb"https?://[^/?]*(/[^?]*)?(\?.*)?", target, re.IGNORECASE)
+    if absolute is None:
+        return target
+    return (absolute[1] or b"/") + (absolute[2] or b"")
 
 
 class AcceptedRequestTests(SynchronousTestCase):
