@@ -67,7 +67,6 @@ def fixed_rate(path: str, rate: int) -> Measure:
     """Latency at a rate that is far from what the proxy could do."""
 
     def measure(peer: Peer, effort: Effort) -> Figures:
-        tools.k6(peer, path, rate, WARM_SECONDS)
         meter = Meter(peer)
         found = tools.k6(peer, path, rate, effort.seconds)
         figures = meter.figures(found["requests"])

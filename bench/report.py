@@ -24,13 +24,23 @@ def judged(outcome: Outcome, bar: Bar) -> tuple[float, str] | None:
     """The value that a bar is about, and how it came about; C{None} if a peer did not run."""
     if {SUBJECT, bar.peer or SUBJECT, bar.over or SUBJECT} - outcome.rounds.keys():
         return None
-    base = value(outcome, bar.over, bar.figure) if bar.over else 0.0
-    ours = value(outcome, SUBJECT, bar.figure) - base
+    ours = _series(outcome, SUBJECT, bar)
     if bar.peer is None:
-        return ours, f"{_number(ours)}"
-    theirs = value(outcome, bar.peer, bar.figure) - base
-    ratio = ours / theirs if theirs else float("inf")
-    return ratio, f"{ratio:.2f} ({_number(ours)} : {_number(theirs)}{_cores(outcome, bar.peer)})"
+        return median(ours), _number(median(ours))
+    theirs = _series(outcome, bar.peer, bar)
+    ratio = median(a / b if b else float("inf") for a, b in zip(ours, theirs, strict=True))
+    both = f"{_number(median(ours))} : {_number(median(theirs))}"
+    return ratio, f"{ratio:.2f} ({both}{_cores(outcome, bar.peer)})"
+
+
+def _series(outcome: Outcome, peer: str, bar: Bar) -> list[float]:
+    """A peer's figure in each round. What is compared is compared within a round, because the
+    machine's pace changes from one to the next."""
+    figures = [round_[bar.figure] for round_ in outcome.rounds[peer]]
+    if bar.over is None:
+        return figures
+    base = [round_[bar.figure] for round_ in outcome.rounds[bar.over]]
+    return [figure - below for figure, below in zip(figures, base, strict=True)]
 
 
 def _cores(outcome: Outcome, peer: str) -> str:
@@ -98,8 +108,8 @@ def document(
         f"transfers of {effort.size / 2**20:.0f} MiB. {_quietness(outcomes)}",
         "## Bars",
         summary(outcomes),
-        "A ratio is Matrix's figure divided by the peer's; both in brackets, with the shares of "
-        "their cores that they used meanwhile.",
+        "A ratio is the median of Matrix's figure divided by the peer's in the same round; in "
+        "brackets the median of each, and the shares of their cores that they used meanwhile.",
         "## Figures",
         "`core` is the share of its core that the proxy used: well below 1, and load generator "
         "or backend were the bottleneck; then `cpu_us` (microseconds of processor time for one "
@@ -123,7 +133,17 @@ def _quietness(outcomes: Sequence[Outcome]) -> str:
     return (
         f"Before {loud} of {len(busy)} rounds others used more than {QUIET:.0%} of the machine "
         f"(at most {max(busy):.0%}); during measurements they had {median(disturbed):.1%} of the "
-        f"proxy's core (median; at most {max(disturbed):.0%})."
+        f"proxy's core (median; at most {max(disturbed):.0%}).{_pace(outcomes)}"
+    )
+
+
+def _pace(outcomes: Sequence[Outcome]) -> str:
+    paces = [pace for outcome in outcomes for pace in outcome.paces]
+    if not paces:
+        return ""
+    return (
+        f" A fixed loop took {min(paces):.0f} to {max(paces):.0f} ms of processor time (median "
+        f"{median(paces):.0f}): so much does the core's own pace change."
     )
 
 

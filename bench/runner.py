@@ -29,6 +29,8 @@ class Outcome:
     """What share of the machine others used before each round."""
     disturbed: list[float] = field(default_factory=list)
     """What share of the proxy's core others used during each measurement."""
+    paces: list[float] = field(default_factory=list)
+    """How long a fixed loop took before each measurement, in milliseconds."""
     failures: dict[str, str] = field(default_factory=dict)
     """Why a peer did not get through, by peer."""
 
@@ -56,6 +58,7 @@ def run(
 
 
 def _measure(outcome: Outcome, peer: Peer, effort: Effort) -> None:
+    outcome.paces.append(machine.pace())
     disturbance = Disturbance(peer.usage())
     try:
         figures = outcome.scenario.measure(peer, effort)
@@ -67,7 +70,8 @@ def _measure(outcome: Outcome, peer: Peer, effort: Effort) -> None:
     outcome.disturbed.append(disturbance.share())
     outcome.rounds.setdefault(peer.name, []).append(figures)
     shown = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
-    say(f"    {peer.name:14} {shown}  (others {outcome.disturbed[-1]:.0%})")
+    noise = f"pace {outcome.paces[-1]:.0f} ms, others {outcome.disturbed[-1]:.0%}"
+    say(f"    {peer.name:14} {shown}  ({noise})")
 
 
 def _note(outcome: Outcome, number: int) -> None:

@@ -41,6 +41,13 @@ class BarTests(SynchronousTestCase):
         self.assertAlmostEqual(found[0], 1.1)
         self.assertFalse(bar.met(found[0]))
 
+    def test_ratios_are_taken_within_rounds(self) -> None:
+        """A machine that is twice as slow in one round is so for both."""
+        bar = Bar("ms", ">=", 1.2, "envoy")
+        found = judged(outcome((bar,), matrix=[10.0, 20.0, 90.0], envoy=[5.0, 10.0, 30.0]), bar)
+        assert found is not None
+        self.assertEqual(found[0], 2.0)
+
     def test_what_the_load_generator_measures_alone_is_taken_off(self) -> None:
         """Latency over direct."""
         bar = Bar("ms", "<=", 0.3, over="direct", unit="ms")
