@@ -38,6 +38,13 @@ def parser() -> argparse.ArgumentParser:
         f"{', '.join(SCENARIOS)}; peers: {', '.join(PEERS)}",
     )
     options.add_argument("--quick", action="store_true", help="one short, small round")
+    options.add_argument(
+        "--patience",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="how long to wait before each round for others to be quiet; default: 0",
+    )
     options.add_argument("--output", type=Path, help=f"default: {RESULTS.name}, if all was run")
     options.add_argument(
         "--core", action="store_true", help="only count instructions of the core, and compare"
@@ -70,7 +77,8 @@ def main(arguments: Sequence[str]) -> int:
             scenario = SCENARIOS[name]
             wanted = [peer for peer in scenario.peers if peer in peers or not peers]
             if wanted:
-                outcomes.append(run(site, scenario, wanted, rounds, effort))
+                found = run(site, scenario, wanted, rounds, effort, chosen.patience)
+                outcomes.append(found)
         text = report.document(outcomes, rounds, effort, arguments)
     finally:
         site.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -36,16 +37,25 @@ class Outcome:
 
 
 def run(
-    site: Site, scenario: Scenario, peers: Sequence[str], rounds: int, effort: Effort
+    site: Site,
+    scenario: Scenario,
+    peers: Sequence[str],
+    rounds: int,
+    effort: Effort,
+    patience: float = 0.0,
 ) -> Outcome:
-    """Measure all peers in turn, some rounds long."""
+    """
+    Measure all peers in turn, some rounds long.
+
+    @param patience: seconds to wait before each round for others to be quiet.
+    """
     outcome = Outcome(scenario)
     with ExitStack() as stack:
         running: Mapping[str, Peer] = {}
         if not scenario.fresh:
             running = {name: stack.enter_context(started(site, name)) for name in peers}
         for number in range(rounds):
-            outcome.busy.append(busy_share())
+            outcome.busy.append(_quiet(patience))
             _note(outcome, number)
             # The order turns, so that nobody is always first after the pause.
             for name in (*peers[number % len(peers) :], *peers[: number % len(peers)]):
@@ -72,6 +82,14 @@ def _measure(outcome: Outcome, peer: Peer, effort: Effort) -> None:
     shown = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
     noise = f"pace {outcome.paces[-1]:.0f} ms, others {outcome.disturbed[-1]:.0%}"
     say(f"    {peer.name:14} {shown}  ({noise})")
+
+
+def _quiet(patience: float) -> float:
+    """What share of the machine others use, once it is little or patience has run out."""
+    deadline = time.monotonic() + patience
+    while (busy := busy_share()) > QUIET and time.monotonic() < deadline:
+        time.sleep(1.0)
+    return busy
 
 
 def _note(outcome: Outcome, number: int) -> None:
