@@ -79,10 +79,12 @@ def main(arguments: Sequence[str]) -> int:
             if wanted:
                 found = run(site, scenario, wanted, rounds, effort, chosen.patience)
                 outcomes.append(found)
-        text = report.document(outcomes, rounds, effort, arguments)
     finally:
         site.close()
-    _write(text, chosen.output, whole=not chosen.only and not chosen.quick)
+        # Also when interrupted: what was measured by then is not lost.
+        if outcomes:
+            whole = len(outcomes) == len(SCENARIOS) and not peers and not chosen.quick
+            _write(report.document(outcomes, rounds, effort, arguments), chosen.output, whole)
     return 0
 
 

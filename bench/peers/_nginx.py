@@ -44,6 +44,7 @@ http {{
             proxy_set_header Connection $connection_header;
             proxy_read_timeout 3600s;
             proxy_buffering off;
+            proxy_buffer_size 64k;
             proxy_request_buffering off;
         }}
     }}
@@ -58,7 +59,7 @@ class Nginx(Program):
     settings = (
         "one worker, no token check, upstream keep-alive over the unix socket, access log "
         "(buffered) to a file, `proxy_buffering off` and `proxy_request_buffering off` "
-        "(as Matrix: nothing of a body on disk)"
+        "(as Matrix: nothing of a body on disk), `proxy_buffer_size 64k` (as Matrix's reads)"
     )
 
     @classmethod
