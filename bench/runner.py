@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -51,9 +51,10 @@ def run(
     """
     outcome = Outcome(scenario)
     with ExitStack() as stack:
-        running: Mapping[str, Peer] = {}
-        if not scenario.fresh:
-            running = {name: stack.enter_context(started(site, name)) for name in peers}
+        running: dict[str, Peer] = {}
+        for name in () if scenario.fresh else peers:
+            with _noted(outcome, name):
+                running[name] = stack.enter_context(started(site, name))
         for number in range(rounds):
             outcome.busy.append(_quiet(patience))
             _note(outcome, number)
@@ -61,22 +62,27 @@ def run(
             for name in (*peers[number % len(peers) :], *peers[: number % len(peers)]):
                 if name in outcome.failures:
                     continue
-                with ExitStack() as once:
+                with _noted(outcome, name), ExitStack() as once:
                     peer = running.get(name) or once.enter_context(started(site, name))
                     _measure(outcome, peer, effort)
     return outcome
 
 
+@contextmanager
+def _noted(outcome: Outcome, name: str) -> Iterator[None]:
+    """A peer that fails is out of the scenario; the others go on."""
+    try:
+        yield
+    except BenchError as error:
+        outcome.rounds.pop(name, None)
+        outcome.failures[name] = str(error)
+        say(f"    {name:14} FAILED: {error}")
+
+
 def _measure(outcome: Outcome, peer: Peer, effort: Effort) -> None:
     outcome.paces.append(machine.pace())
     disturbance = Disturbance(peer.usage())
-    try:
-        figures = outcome.scenario.measure(peer, effort)
-    except BenchError as error:
-        outcome.rounds.pop(peer.name, None)
-        outcome.failures[peer.name] = str(error)
-        say(f"    {peer.name:14} FAILED: {error}")
-        return
+    figures = outcome.scenario.measure(peer, effort)
     outcome.disturbed.append(disturbance.share())
     outcome.rounds.setdefault(peer.name, []).append(figures)
     shown = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())

@@ -45,6 +45,8 @@ http {{
             proxy_read_timeout 3600s;
             proxy_buffering off;
             proxy_buffer_size 64k;
+            proxy_buffers 8 64k;
+            proxy_busy_buffers_size 128k;
             proxy_request_buffering off;
         }}
     }}
