@@ -213,6 +213,11 @@ class ServerConnection(Protocol):
         if self._stalled:
             producer.pauseProducing()
 
+    def forget_producer(self) -> None:
+        """The answer is all there: who made it may be at work for another client by now,
+        and must not be paused for this one."""
+        self._producer = None
+
     def pauseProducing(self) -> None:
         """The transport has more than it can send: see L{set_producer}."""
         self._stalled = True

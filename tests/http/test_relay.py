@@ -178,6 +178,20 @@ class AnswerTests(SynchronousTestCase):
         machine.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nabc")
         self.assertTrue(machine.paused)
 
+    def test_client_that_its_last_bytes_fill_pauses_no_idle_machine(self) -> None:
+        """The machine's connection serves others from then on: nobody would resume it."""
+        client, machine = Relayed().ask(GET)
+        machine.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabc")
+        write = client.write
+
+        def overflow(data: bytes) -> None:
+            write(data)
+            client.fill()
+
+        client.write = overflow  # type: ignore[method-assign]
+        machine.receive(b"d")
+        self.assertFalse(machine.paused)
+
     def test_interim_answers_without_end_are_paused_too(self) -> None:
         client, machine = Relayed().ask(GET)
         machine.receive(b"HTTP/1.1 103 Early Hints\r\n\r\n")
