@@ -200,7 +200,7 @@ class Exchange:
             return
         if self._framing == _CHUNKED:
             self._out.append(b"0\r\n%b\r\n" % trailers)
-        self._connection.forget_producer()
+        self._connection.set_producer(None)
         self.flush()
         self._framing = _OVER
         self._connection.answered(self)

@@ -208,15 +208,11 @@ class ServerConnection(Protocol):
         self.transport.write(data)
 
     def set_producer(self, producer: Any) -> None:
-        """Whom to pause while the client reads too slowly."""
+        """Whom to pause while the client reads too slowly; nobody (C{None}) once the answer
+        is all there, since who made it may be at work for another client."""
         self._producer = producer
-        if self._stalled:
+        if self._stalled and producer is not None:
             producer.pauseProducing()
-
-    def forget_producer(self) -> None:
-        """The answer is all there: who made it may be at work for another client by now,
-        and must not be paused for this one."""
-        self._producer = None
 
     def pauseProducing(self) -> None:
         """The transport has more than it can send: see L{set_producer}."""
