@@ -153,12 +153,6 @@ class ClientGone(MatrixError):
     title = "The client closed the connection"
 
 
-class NotSupported(MatrixError):
-    status = 501
-    slug = "not-supported"
-    title = "Not supported"
-
-
 class BadGateway(MatrixError):
     """The machine broke the protocol, or died while answering."""
 

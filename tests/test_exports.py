@@ -117,7 +117,6 @@ EXPORTS = {
         "allow_many_files",
         "bind",
         "event_loop",
-        "exit_with",
         "parse_listen",
         "server_context",
     ],

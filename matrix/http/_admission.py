@@ -81,7 +81,7 @@ class Hold:
 
     def take(self, size: int) -> None:
         """
-        Keep so many bytes more.
+        Keep so many bytes more; less than none when they are read, or thrown away.
 
         @raise Unavailable: that would be too much; nothing was counted.
         """
@@ -92,10 +92,6 @@ class Hold:
                 retry_after=RETRY_AFTER,
             )
         self.bytes += size
-
-    def give(self, size: int) -> None:
-        """They are read, or thrown away."""
-        self.bytes -= size
 
 
 def peer_name(place: Any) -> str:

@@ -8,7 +8,7 @@ from matrix.net._endpoints import (
     parse_listen,
 )
 from matrix.net._files import allow_many_files
-from matrix.net._service import Daemon, exit_with
+from matrix.net._service import Daemon
 from matrix.net._tls import server_context
 from matrix.net._transport import NativeTransport
 from matrix.net._wheel import Wheel
@@ -27,7 +27,6 @@ __all__ = [
     "allow_many_files",
     "bind",
     "event_loop",
-    "exit_with",
     "parse_listen",
     "server_context",
 ]

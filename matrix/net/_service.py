@@ -18,11 +18,6 @@ from matrix.net._files import allow_many_files
 _log = Logger()
 
 
-def exit_with(text: str) -> NoReturn:
-    """End the program before the reactor runs: one line for the operator, status 1."""
-    raise SystemExit(f"matrix: {text}")
-
-
 class Daemon(Service):
     """
     Runs C{start} when the service starts and C{stop} when it stops.

@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from matrix.errors import ConfigurationError
-from matrix.net import Daemon, exit_with
+from matrix.net import Daemon
 
 
 class FakeReactor:
@@ -97,10 +97,3 @@ class DaemonTests(SynchronousTestCase):
         plain = Daemon(self.reactor)
         for method in (plain.start, plain.stop):
             self.failureResultOf(Deferred.fromCoroutine(method()), NotImplementedError)
-
-
-class ExitTests(SynchronousTestCase):
-    def test_one_line(self) -> None:
-        with self.assertRaises(SystemExit) as caught:
-            exit_with("no such file")
-        self.assertEqual(str(caught.exception), "matrix: no such file")
