@@ -97,6 +97,7 @@ class Upstream(Protocol):
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # type: ignore[no-untyped-call]  # noqa: B008
         self.deadline = inf
+        self.backend.counters.open -= 1
         self._reset = not isinstance(reason.value, ConnectionDone)
         self.backend.forget(self)
         work, self.work = self.work, None
