@@ -57,12 +57,12 @@ class PoolTests(SynchronousTestCase):
     def test_counted_as_open_until_it_is_lost(self) -> None:
         relayed = Relayed()
         kept = relayed.warm()
-        relayed.connect(GET)
-        relayed.connect(GET)
-        self.assertEqual(relayed.counters.open, 2)
-        kept.lose()
         self.assertEqual(relayed.counters.open, 1)
-        relayed.endpoint.made[1].lose(ConnectionResetError())
+        kept.lose()
+        self.assertEqual(relayed.counters.open, 0)
+        _, busy = relayed.ask(GET)
+        self.assertEqual(relayed.counters.open, 1)
+        busy.lose(ConnectionResetError())
         self.assertEqual(relayed.counters.open, 0)
 
     def test_what_nobody_asked_for_poisons(self) -> None:
