@@ -89,12 +89,6 @@ class Exchange:
         return self._framing == _OVER
 
     @property
-    def has_body(self) -> bool:
-        """Whether the request has a body."""
-        fields = self.request.fields
-        return fields.chunked or bool(fields.length)
-
-    @property
     def forwarded(self) -> bytes:
         """The C{X-Forwarded-*} lines that tell of the client, each with CRLF."""
         return self._connection.forwarded
@@ -200,10 +194,12 @@ class Exchange:
             return
         if self._framing == _CHUNKED:
             self._out.append(b"0\r\n%b\r\n" % trailers)
-        self._connection.set_producer(None)
+        connection = self._connection
+        connection.set_producer(None)
         self.flush()
         self._framing = _OVER
-        self._connection.answered(self)
+        self._on_gone = None
+        connection.answered(self)
 
     def abort(self) -> None:
         if not self.gone:

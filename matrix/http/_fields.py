@@ -87,6 +87,7 @@ class Fields:
         "close",
         "connection",
         "expect_continue",
+        "has_body",
         "host",
         "keep_alive",
         "length",
@@ -123,6 +124,8 @@ class Fields:
             raise BadRequest(
                 "Content-Length and Transfer-Encoding contradict each other.", reason="te-and-cl"
             )
+        self.has_body = self.chunked or bool(self.length)
+        """Whether a body follows, if this is a request."""
 
     def get(self, name: bytes) -> bytes | None:
         """The value of a field; several are joined (RFC 9110 section 5.3; cookies by C{; },

@@ -16,6 +16,11 @@ from matrix.http._fields import Fields, is_token
 from matrix.http._limits import Limits
 
 _TARGET = re.compile(rb"[\x21\x22\x24-\x7e]+")  # visible ASCII without '#': fragments stay home
+_USUAL_LINE = re.compile(
+    rb"(DELETE|GET|HEAD|OPTIONS|PATCH|POST|PUT) (/[\x21\x22\x24-\x7e]*) HTTP/1\.([01])"
+)
+"""What nearly all request lines look like; any other is taken apart step by step, so that its
+fault can be named."""
 _ABSOLUTE = re.compile(rb"https?://([^/?]+)(/[^?]*)?(\?.*)?", re.IGNORECASE)
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
@@ -24,14 +29,23 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x
 class RequestHead:
     """A request's head; implements L{matrix.http.interfaces.Request}."""
 
-    __slots__ = ("fields", "http11", "method", "path", "query", "target")
+    __slots__ = ("fields", "http11", "method", "target")
 
     def __init__(self, method: bytes, target: bytes, http11: bool, fields: Fields) -> None:
         self.method = method
         self.target = target
-        self.path, _, self.query = target.partition(b"?")
         self.http11 = http11
         self.fields = fields
+
+    @property
+    def path(self) -> bytes:
+        """See L{matrix.http.interfaces.Request.path}."""
+        return self.target.partition(b"?")[0]
+
+    @property
+    def query(self) -> bytes:
+        """See L{matrix.http.interfaces.Request.query}."""
+        return self.target.partition(b"?")[2]
 
     def get(self, name: bytes) -> bytes | None:
         """The value of a field by its lower-case name."""
@@ -106,17 +120,23 @@ def parse_request_line(line: bytes, limits: Limits) -> tuple[bytes, bytes, bool]
     return method, target, version == b"HTTP/1.1"
 
 
-def check_request(method: bytes, target: bytes, http11: bool, fields: Fields) -> RequestHead:
+def read_request(line: bytes, fields: Fields, limits: Limits) -> RequestHead:
     """
-    Put line and fields together.
+    Put a request's line and its fields together.
 
-    @raise BadRequest: they contradict each other.
+    @raise BadRequest, MethodNotAllowed, UriTooLong, VersionNotSupported: it cannot be served.
     """
+    usual = _USUAL_LINE.fullmatch(line)
+    if usual is not None and len(line) <= limits.target:
+        method, target, minor = usual.groups()
+        http11 = minor == b"1"
+    else:
+        method, target, http11 = parse_request_line(line, limits)
     if fields.host is None:
         raise BadRequest("There is no Host field.", reason="host")
     if fields.chunked and not http11:
         raise BadRequest("HTTP/1.0 knows no Transfer-Encoding.", reason="transfer-encoding")
-    if target[:1] != b"/" and not (target == b"*" and method == b"OPTIONS"):
+    if usual is None and target[:1] != b"/" and not (target == b"*" and method == b"OPTIONS"):
         target = _origin_form(target, fields.host)
     return RequestHead(method, target, http11, fields)
 

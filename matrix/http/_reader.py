@@ -16,9 +16,8 @@ from matrix.http._fields import FieldLine, Fields, parse_fields
 from matrix.http._heads import (
     RequestHead,
     ResponseHead,
-    check_request,
-    parse_request_line,
     parse_status_line,
+    read_request,
 )
 from matrix.http._limits import Limits
 
@@ -43,15 +42,13 @@ _CHUNK_DIGITS = 16
 class Reader:
     """What requests and responses share: buffering, and the framing of bodies."""
 
-    __slots__ = ("_block", "_buffer", "_fields", "_left", "_limits", "_state", "trailers")
+    __slots__ = ("_buffer", "_left", "_limits", "_state", "trailers")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._buffer = b""
         self._state: int = _HEAD
         self._left = 0
-        self._block: bytes | None = None
-        self._fields: Fields | None = None
         self.trailers: Sequence[FieldLine] = ()
         """The trailer fields of the message that ended."""
 
@@ -69,10 +66,12 @@ class Reader:
         """Bytes that the present body still lacks, as far as known: a chunk's, if chunked."""
         return self._left if self._state in (_COUNTED, _CHUNK_DATA) else 0
 
-    def finish(self) -> None:
-        """Take the L{END} of a message without a body as given."""
-        if self._state == _END:
-            self._state = _HEAD
+    def finish(self) -> bool:
+        """Take the L{END} as given, if it is all that is left of the message; whether it was."""
+        if self._state != _END:
+            return False
+        self._state = _HEAD
+        return True
 
     def take_rest(self) -> bytes:
         """What is left, when the connection goes over to another protocol."""
@@ -81,24 +80,17 @@ class Reader:
 
     # heads
 
-    def _take_head(self) -> tuple[bytes, Fields] | None:
-        """The first line and the fields, when the whole head is here."""
+    def _take_head(self) -> tuple[bytes, bytes] | None:
+        """The first line and the header block, when the whole head is here."""
         buffer = self._buffer
         end = buffer.find(b"\r\n\r\n")
         if end < 0 or end > self._limits.head:
             self._check_partial(buffer)
             return None
+        self._check_line_ends(buffer, end)
         first = buffer.find(b"\r\n")
-        line = buffer[:first]
-        block = buffer[first + 2 : end + 2]
         self._buffer = buffer[end + 4 :]
-        # A client repeats its header fields on each request of a connection: what was
-        # found out about the same bytes is still true.
-        if block != self._block or self._fields is None or b"\n" in line:
-            self._check_line_ends(buffer, end)
-            self._fields = parse_fields(block, self._limits)
-            self._block = block
-        return line, self._fields
+        return buffer[:first], buffer[first + 2 : end + 2]
 
     def _check_partial(self, buffer: bytes) -> None:
         """Refuse as early as possible what can no longer become a head."""
@@ -208,7 +200,14 @@ class Reader:
 class RequestReader(Reader):
     """Reads requests, strictly: whatever two parsers could read differently is refused."""
 
-    __slots__ = ()
+    __slots__ = ("_known", "_known_fields")
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(limits)
+        # A client repeats its header fields on each request of a connection: what was
+        # found out about the same bytes is still true.
+        self._known = b""
+        self._known_fields: Fields | None = None
 
     def next_event(self) -> RequestHead | bytes | _End | None:
         """
@@ -218,6 +217,15 @@ class RequestReader(Reader):
         """
         if self._state != _HEAD:
             return self._next_body()
+        buffer, known = self._buffer, self._known
+        if known and buffer.endswith(known) and len(buffer) <= self._limits.head:
+            line, fields = buffer[: -len(known)], self._known_fields
+            if b"\n" not in line and fields is not None:
+                self._buffer = b""
+                return self._request(line, fields)
+        return self._next_head()
+
+    def _next_head(self) -> RequestHead | None:
         # RFC 9112 section 2.2: empty lines before a request are forgiven.
         if self._buffer[:2] == b"\r\n":
             # All at once: one copy for each of a flood of them would stop the loop.
@@ -228,8 +236,15 @@ class RequestReader(Reader):
         taken = self._take_head()
         if taken is None:
             return None
-        line, fields = taken
-        head = check_request(*parse_request_line(line, self._limits), fields)
+        line, block = taken
+        known = b"\r\n%b\r\n" % block
+        if known != self._known or self._known_fields is None:
+            self._known_fields = parse_fields(block, self._limits)
+            self._known = known
+        return self._request(line, self._known_fields)
+
+    def _request(self, line: bytes, fields: Fields) -> RequestHead:
+        head = read_request(line, fields, self._limits)
         self._expect_body(fields)
         return head
 
@@ -237,10 +252,12 @@ class RequestReader(Reader):
 class ResponseReader(Reader):
     """Reads a machine's responses; every breach is a L{BadGateway}."""
 
-    __slots__ = ("_method", "_upgrade", "keeps_alive")
+    __slots__ = ("_known", "_known_head", "_method", "_upgrade", "keeps_alive")
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
+        self._known = b"\n"  # which no head begins with
+        self._known_head: ResponseHead | None = None
         self.keeps_alive = True
         """Whether the connection may serve another request after the present response."""
 
@@ -267,16 +284,14 @@ class ResponseReader(Reader):
             ) from None
 
     def _next_head(self) -> ResponseHead | None:
-        if not self._buffer:
-            return None
-        taken = self._take_head()
-        if taken is None:
-            return None
-        line, fields = taken
-        http11, status, reason = parse_status_line(line)
-        if fields.chunked and not http11:
-            raise BadGateway("HTTP/1.0 knows no Transfer-Encoding.", reason="transfer-encoding")
-        head = ResponseHead(http11, status, reason, fields)
+        buffer, known, head = self._buffer, self._known, self._known_head
+        if head is not None and buffer.startswith(known):
+            self._buffer = buffer[len(known) :]
+        else:
+            head = self._new_head()
+            if head is None:
+                return None
+        status, fields = head.status, head.fields
         if status < 200:
             if status == 101 and not self._upgrade:
                 raise BadGateway("The machine upgraded without being asked.", reason="upgrade")
@@ -289,6 +304,20 @@ class ResponseReader(Reader):
             else:
                 self._state = _UNTIL_CLOSE
                 self.keeps_alive = False
+        return head
+
+    def _new_head(self) -> ResponseHead | None:
+        """A head that is not that of the response before, byte for byte."""
+        taken = self._take_head()
+        if taken is None:
+            return None
+        line, block = taken
+        http11, status, reason = parse_status_line(line)
+        fields = parse_fields(block, self._limits)
+        if fields.chunked and not http11:
+            raise BadGateway("HTTP/1.0 knows no Transfer-Encoding.", reason="transfer-encoding")
+        self._known = b"%b\r\n%b\r\n" % (line, block)
+        self._known_head = head = ResponseHead(http11, status, reason, fields)
         return head
 
     def closed(self) -> _End | None:

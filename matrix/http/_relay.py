@@ -82,7 +82,7 @@ class Relay:
         self._seen = False
         self._body_sent = False
         self._events: EventSpotter | None = None
-        self._complete = not exchange.has_body
+        self._complete = not exchange.request.fields.has_body
         self._head = _request_head(exchange, rules, extra)
         self._counted = True
         backend.requests += 1
@@ -131,7 +131,8 @@ class Relay:
         self._upstream = upstream
         upstream.work = self
         request = self.exchange.request
-        upstream.reader.expect(request.method, request.wants_websocket)
+        wants_websocket = request.fields.upgrade is not None and request.wants_websocket
+        upstream.reader.expect(request.method, wants_websocket)
         upstream.send(self._head)
         upstream.arm(self._backend.limits.response_time)
         if not self._complete:
@@ -178,6 +179,9 @@ class Relay:
                     self._finish(upstream)
                     return
                 elif not self._take_head(upstream, cast(ResponseHead, event)):
+                    return
+                if reader.finish():
+                    self._finish(upstream)
                     return
         except MatrixError as error:
             self._break(error)
@@ -339,7 +343,7 @@ def _request_head(exchange: Exchange, rules: HeaderRules, extra: bytes) -> bytes
     """The head that the machine sees."""
     request = exchange.request
     fields = request.fields
-    if request.wants_websocket:
+    if fields.upgrade is not None and request.wants_websocket:
         framing = b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     elif fields.chunked:
         framing = b"Transfer-Encoding: chunked\r\n\r\n"

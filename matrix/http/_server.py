@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
@@ -32,6 +33,8 @@ class ServerConnection(Protocol):
     """
 
     transport: Any
+    send: Callable[[bytes], None]
+    """Write to the client."""
 
     def __init__(self, factory: ServerFactory) -> None:
         self.factory = factory
@@ -48,8 +51,7 @@ class ServerConnection(Protocol):
         self._body_paused = False
         self._sink: BodySink | None = None
         self._pumping = False
-        self._unread = False
-        self._lingering = False
+        self._unread = self._lingering = False
         self._stalled = False
         self._half_closed = False
         self._counted = self._told = False
@@ -64,6 +66,7 @@ class ServerConnection(Protocol):
             self.peer.encode(),
             b"https" if self.tls else b"http",
         )
+        self.send = transport.write
         self.factory.connections.add(self)
         transport.registerProducer(self, True)
         self._arm(self.factory.limits.head_time)
@@ -100,22 +103,17 @@ class ServerConnection(Protocol):
             return
         self._pumping = True
         try:
-            while self._step():
+            while self._next_request() if self._exchange is None else self._read_on():
                 pass
         except MatrixError as error:
             self._refuse(error)
         finally:
             self._pumping = False
 
-    def _step(self) -> bool:
-        """Take one event from the reader; whether to go on."""
+    def _read_on(self) -> bool:
+        """Take what comes while a request is being answered; whether to go on."""
         if self._tunnel is not None or self._lingering or self.transport.disconnecting:
             return False
-        if self._exchange is None:
-            if self._stalled:  # who reads no answers gets no further ones
-                self.transport.pauseProducing()
-                return False
-            return self._next_request()
         if self.body_open:
             return self._deliver_body()
         if self._reader.buffered > self.factory.limits.pipelined:
@@ -123,6 +121,12 @@ class ServerConnection(Protocol):
         return False
 
     def _next_request(self) -> bool:
+        """Begin with the next request, if it is here and its turn; whether to go on."""
+        if self._lingering or self.transport.disconnecting:
+            return False
+        if self._stalled:  # who reads no answers gets no further ones
+            self.transport.pauseProducing()
+            return False
         reader = self._reader
         event = reader.next_event()
         if event is None:
@@ -141,7 +145,7 @@ class ServerConnection(Protocol):
     def _begin(self, request: RequestHead) -> None:
         factory = self.factory
         exchange = self._exchange = Exchange(self, request, factory.next_id())
-        self.body_open = exchange.has_body
+        self.body_open = request.fields.has_body
         if not self.body_open:
             self._reader.finish()
         self._sink = None
@@ -202,10 +206,6 @@ class ServerConnection(Protocol):
             self._pump()
 
     # answering
-
-    def send(self, data: bytes) -> None:
-        """Write to the client."""
-        self.transport.write(data)
 
     def set_producer(self, producer: Any) -> None:
         """Whom to pause while the client reads too slowly; nobody (C{None}) once the answer

@@ -22,11 +22,15 @@ class Request(Protocol):
     method: bytes
     target: bytes
     """The request target as it came: origin form, or C{*}."""
-    path: bytes
-    """The target up to the C{?}, still percent-encoded."""
-    query: bytes
-    """What follows the C{?}, still percent-encoded; empty if there is none."""
     http11: bool
+
+    @property
+    def path(self) -> bytes:
+        """The target up to the C{?}, still percent-encoded."""
+
+    @property
+    def query(self) -> bytes:
+        """What follows the C{?}, still percent-encoded; empty if there is none."""
 
     def get(self, name: bytes) -> bytes | None:
         """The value of a field (lower-case name); several are joined with C{, }

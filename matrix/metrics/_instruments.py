@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 
 
@@ -51,3 +51,16 @@ class Histogram:
         """Note one measurement."""
         self.counts[bisect_left(self._bounds, value)] += 1
         self.total += value
+
+    def observe_all(self, values: list[float]) -> None:
+        """Note many measurements; their list is left sorted."""
+        if not values:
+            return
+        values.sort()
+        counts, before = self.counts, 0
+        for number, bound in enumerate(self._bounds):
+            upto = bisect_right(values, bound, before)
+            counts[number] += upto - before
+            before = upto
+        counts[-1] += len(values) - before
+        self.total += sum(values)

@@ -64,6 +64,7 @@ class Registry(Collector):
         self._histograms: dict[str, _Family[Histogram]] = {}
         for one in series:
             self._add(one)
+        self._before: list[Callable[[], None]] = []
         self._exposed = CollectorRegistry(auto_describe=True)
         self._exposed.register(self)
 
@@ -121,12 +122,18 @@ class Registry(Collector):
         """
         return self._histograms[series.name].child(values)
 
+    def before_scrape(self, work: Callable[[], None]) -> None:
+        """Have C{work} bring the numbers up to date before each scrape; it must not block."""
+        self._before.append(work)
+
     def include(self, collector: Collector) -> None:
         """Expose what another collector knows, after our own series."""
         self._exposed.register(collector)
 
     def collect(self) -> Iterable[Metric]:
         """The state of all series, as the exposition library wants it."""
+        for work in self._before:
+            work()
         for counters in self._counters.values():
             yield _counter_metric(counters)
         for gauges in self._gauges.values():

@@ -53,9 +53,9 @@ class Wheel:
         """Let C{item} expire after so many seconds from now, and no earlier."""
         # C{now} may be a tick old.
         item.deadline = deadline = self.now + self._tick + seconds
-        slot = int(deadline / self._tick)
-        if not item.wheel_slot or slot < item.wheel_slot:
-            self._put(item, slot)
+        slot = item.wheel_slot
+        if not slot or deadline < slot * self._tick:
+            self._put(item, int(deadline / self._tick))
 
     def _put(self, item: Timed, slot: int) -> None:
         item.wheel_slot = slot = min(max(slot, self._current + 1), self._current + self._ahead)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from matrix.auth import Credential, find_token
+from matrix.auth import Credential, Source, find_token
 from matrix.http import RequestHead, has_trace
 
 
 class Bearings:
     """Who a header block says it comes from, and what kind of request it makes."""
 
-    __slots__ = ("credential", "passive", "traced")
+    __slots__ = ("ambient", "credential", "passive", "traced")
 
     def __init__(self, request: RequestHead) -> None:
         """@raise BadRequest: it holds two credentials."""
         self.credential: Credential | None = find_token(request)
+        self.ambient = self.credential is not None and self.credential.source is Source.COOKIE
+        """Whether a browser may have sent the credential on its own, whoever made the request."""
         purpose = request.get(b"sec-purpose") or request.get(b"purpose") or b""
         self.passive = purpose.lower().startswith(b"prefetch")
         """Whether a browser only guesses that the page will be wanted (Fetch, Sec-Purpose)."""

@@ -9,7 +9,7 @@ from time import perf_counter
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 
-from matrix.auth import Credential, IGate, Reason, Source, check_origin, refusal
+from matrix.auth import Credential, IGate, Reason, check_origin, refusal
 from matrix.directory import DirectoryUnavailable, IDirectory
 from matrix.errors import (
     BadGateway,
@@ -24,6 +24,7 @@ from matrix.http import (
     Exchange,
     HeaderRules,
     Relay,
+    RequestHead,
     accept_key,
     close_frame,
 )
@@ -87,6 +88,7 @@ class Front:
         self._gate = gate
         self._recall = gate.recall
         self._routes = routes
+        self._route = routes.get
         self._waker = waker
         self._rules = rules
         self._own = own
@@ -101,17 +103,17 @@ class Front:
         """Steps 3 to 7 of the way; everything of a warm request happens before this returns."""
         story = exchange.story = Story()
         request = exchange.request
-        if request.path.startswith(OWN):
+        if request.target.startswith(OWN):
             self._own(exchange)
             return
-        credential = self._credential(exchange)
+        credential = self._credential(request)
         principal = self._recall(credential.token)
         if principal is None:
             exchange.spawn(self._slowly(exchange, credential))
             return
         self._cached.value += 1
         story.authenticated(principal, exchange.started, perf_counter())
-        route = self._routes.get(principal.user_id)
+        route = self._route(principal.user_id)
         if route is not None and route.backend is not None and not self._too_stale():
             self._relay(exchange, route)
         else:
@@ -119,12 +121,12 @@ class Front:
 
     # validate
 
-    def _credential(self, exchange: Exchange) -> Credential:
-        request = exchange.request
-        credential = bearings(request).credential
+    def _credential(self, request: RequestHead) -> Credential:
+        known = bearings(request)
+        credential = known.credential
         if credential is None:
             raise self._refused(refusal(Reason.MISSING))
-        if credential.source is Source.COOKIE:
+        if known.ambient:
             fields = request.fields
             check_origin(
                 credential,
@@ -141,7 +143,7 @@ class Front:
 
         @raise Unauthorized, Forbidden, Unavailable: nobody known, or it cannot be told now.
         """
-        credential = self._credential(exchange)
+        credential = self._credential(exchange.request)
         known = self._recall(credential.token)
         return known or await self._verify(credential)
 
@@ -269,8 +271,7 @@ class Front:
         if backend.requests + len(backend.streams) >= self._bounds.max_requests:
             raise _too_many("in-flight", self._bounds.max_requests, "are under way")
         story: Story = exchange.story
-        story.chose(route, backend, retried, exchange.request_id)
-        story.routed(perf_counter())
+        story.routed(route, backend, retried, exchange.request_id, perf_counter())
         known = bearings(exchange.request)
         extra = route.identity + story.id_line
         if not known.traced:

@@ -191,7 +191,7 @@ class Router(Daemon):
     ) -> ServerFactory:
         settings = self._settings
         pages = Pages(embedded=self._embedded is not None)
-        ledger = Ledger(self._registry, self._log or self._open_log())
+        ledger = Ledger(self._registry, self._log or self._open_log(), self._wheel)
         rules = HeaderRules(without_session_cookies, allows_set_cookie)
         own = OwnPaths(self._reactor, self._routes, waker, self._missing, supplies.sign_ins)
         front = Front(

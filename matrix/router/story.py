@@ -61,15 +61,14 @@ class Story:
             self.wake_s = seconds - self.ready_s
         self.mark = now
 
-    def chose(self, route: Route, backend: Backend, retried: bool, request_id: str) -> None:
+    def routed(
+        self, route: Route, backend: Backend, retried: bool, request_id: str, now: float
+    ) -> None:
         """Where the request is to go."""
         self.route = route
         self.backend = backend
         self.retried = retried
         self.id_line = b"X-Request-Id: %b\r\n" % request_id.encode()
-
-    def routed(self, now: float) -> None:
-        """The machine's connections are known."""
         self.route_s = now - self.mark
         self.mark = now
 

@@ -5,7 +5,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from matrix.errors import BadGateway, MatrixError
 from matrix.http import Limits, RequestHead
 from matrix.http._fields import parse_fields
-from matrix.http._heads import ResponseHead, check_request, parse_request_line, parse_status_line
+from matrix.http._heads import ResponseHead, parse_status_line, read_request
 
 LIMITS = Limits()
 
@@ -51,21 +51,21 @@ REFUSED_TARGETS: list[tuple[bytes, bytes, str]] = [
 
 
 def head(line: bytes, block: bytes = b"Host: host\r\n") -> RequestHead:
-    return check_request(*parse_request_line(line, LIMITS), parse_fields(block, LIMITS))
+    return read_request(line, parse_fields(block, LIMITS), LIMITS)
 
 
 class RequestLineTests(SynchronousTestCase):
     def test_refused(self) -> None:
         for line, status, reason in REFUSED_LINES:
             with self.assertRaises(MatrixError, msg=repr(line)) as caught:
-                parse_request_line(line, LIMITS)
+                head(line)
             error = caught.exception
             self.assertEqual((error.status, error.reason), (status, reason), line)
 
     def test_method_not_allowed_says_what_is(self) -> None:
         """RFC 9110 section 15.5.6."""
         with self.assertRaises(MatrixError) as caught:
-            parse_request_line(b"TRACE / HTTP/1.1", LIMITS)
+            head(b"TRACE / HTTP/1.1")
         self.assertIn(b"GET", dict(caught.exception.headers)[b"Allow"])
 
     def test_any_method_goes(self) -> None:

@@ -56,3 +56,14 @@ class HistogramTests(SynchronousTestCase):
             self.assertEqual(
                 sum(histogram.counts[: index + 1]), sum(value <= bound for value in values)
             )
+
+    @given(st.lists(finite), st.lists(finite, unique=True).map(sorted))
+    def test_many_at_once_are_counted_as_one_by_one(
+        self, values: list[float], bounds: list[float]
+    ) -> None:
+        singly, together = Histogram(bounds), Histogram(bounds)
+        for value in sorted(values):
+            singly.observe(value)
+        together.observe_all(values[:])
+        self.assertEqual(together.counts, singly.counts)
+        self.assertAlmostEqual(together.total, singly.total)

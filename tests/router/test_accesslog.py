@@ -96,8 +96,7 @@ class FileAccessLogTests(SynchronousTestCase):
         self.log.start()
 
     def add(self, *numbers: int) -> None:
-        for number in numbers:
-            self.log.add(WARM._replace(request_id=str(number)))
+        self.log.add(WARM._replace(request_id=str(number)) for number in numbers)
 
     def stop(self) -> None:
         self.successResultOf(Deferred.fromCoroutine(self.log.stop()))
@@ -258,7 +257,7 @@ class OpenTests(SynchronousTestCase):
     def test_off_keeps_nothing(self) -> None:
         log = self.open("off")
         assert isinstance(log, NoAccessLog)
-        log.add(WARM)
+        log.add([WARM])
         log.start()
         log.reopen()
         self.successResultOf(Deferred.fromCoroutine(log.stop()))

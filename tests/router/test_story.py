@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,11 +19,16 @@ from tests.router.world import ALICE, TOKENS, World
 SECONDS = st.floats(0, 1e4)
 
 
+def routed(story: Story, now: float) -> None:
+    anywhere: Any = None
+    story.routed(anywhere, anywhere, False, "an-id", now)
+
+
 class StoryTests(SynchronousTestCase):
     def test_each_phase_begins_where_the_one_before_ended(self) -> None:
         story = Story()
         story.authenticated(TOKENS[b"alice-token"], started=10.0, now=10.25)
-        story.routed(10.5)
+        routed(story, 10.5)
         story.answered(12.0)
         self.assertEqual((story.auth_s, story.route_s, story.upstream_s), (0.25, 0.25, 1.5))
         self.assertEqual((story.wake_s, story.ready_s, story.wake), (None, None, None))
@@ -31,7 +37,7 @@ class StoryTests(SynchronousTestCase):
         story = Story()
         story.authenticated(TOKENS[b"alice-token"], 10.0, 10.001)
         story.woken(Wake(MachineState.SUSPENDED, "request", 0.2, 0.1), 0.412, 10.413)
-        story.routed(10.414)
+        routed(story, 10.414)
         self.assertEqual(
             story.answered(10.5),
             b"Server-Timing: auth;dur=1.000, route;dur=1.000, wake;dur=312.0, ready;dur=100.0, "
@@ -57,7 +63,7 @@ class StoryTests(SynchronousTestCase):
         story = Story()
         story.authenticated(TOKENS[b"alice-token"], 0.0, auth)
         story.woken(Wake(MachineState.PROVISIONING, "alarm", 1.0, ready), waited, auth + waited)
-        story.routed(auth + waited)
+        routed(story, auth + waited)
         lines = story.answered(auth + waited + upstream)
         self.assertTrue(
             re.fullmatch(
@@ -87,6 +93,7 @@ class LedgerTests(SynchronousTestCase):
         self.world = World()
 
     def count(self, kind: str, status: str) -> float:
+        self.world.registry.render()
         return self.world.registry.counter(series.REQUESTS, kind, status).value
 
     def test_a_request_that_woke_its_machine(self) -> None:
@@ -143,4 +150,5 @@ class LedgerTests(SynchronousTestCase):
     def test_bytes_are_counted(self) -> None:
         self.world.ask()
         self.world.let_pass(0.3)
+        self.world.registry.render()
         self.assertEqual(self.world.registry.counter(series.BYTES, "client", "out").value, 5)

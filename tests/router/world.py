@@ -215,8 +215,15 @@ class Log:
     """An access log that a test can read."""
 
     def __init__(self) -> None:
-        self.records: list[Any] = []
-        self.add = self.records.append
+        self._records: list[Any] = []
+        self.add = self._records.extend
+        self.ledger: Ledger
+
+    @property
+    def records(self) -> list[Any]:
+        """Of all requests that are over."""
+        self.ledger.settle()
+        return self._records
 
 
 class World:
@@ -281,12 +288,13 @@ class World:
             bounds,
         )
         self.own.identify = self.front.principal
+        self.log.ledger = ledger = Ledger(self.registry, self.log, self.wheel)
         self.factory = ServerFactory(
             self.front,
             self.wheel,
             self.limits,
             render_for(pages, self.registry),
-            Ledger(self.registry, self.log).finished,  # type: ignore[arg-type]
+            ledger.finished,
         )
         self.idle = Idle(self.wheel, self.routes, self.directory, timeout=10.0)  # type: ignore[arg-type]
 
