@@ -23,21 +23,23 @@ CONNECTIONS = 4
 
 
 async def open_directory(
-    reactor: Any, dsn: str, *, connections: int = CONNECTIONS
+    reactor: Any, dsn: str, *, connections: int = CONNECTIONS, migrated: bool = False
 ) -> PostgresDirectory:
     """
     The directory in this database, ready for use.
 
     @param reactor: IReactorFDSet, IReactorTime, IReactorThreads.
     @param dsn: libpq's connection string.
+    @param migrated: whether the tables are known to be up to date.
     @raise ConfigurationError: the database is unreachable or refuses us; says why, in one
         line and without the password.
     """
     parameters = parse(dsn)
-    try:
-        await deferToThreadPool(reactor, reactor.getThreadPool(), migrate, dsn)
-    except psycopg2.Error as error:
-        raise _refusal(error) from None
+    if not migrated:
+        try:
+            await deferToThreadPool(reactor, reactor.getThreadPool(), migrate, dsn)
+        except psycopg2.Error as error:
+            raise _refusal(error) from None
 
     async def connect_idle(lost: Callable[[], None]) -> Connection:
         return await connect(reactor, parameters, lost=lost)

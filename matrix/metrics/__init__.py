@@ -11,7 +11,8 @@ import matrix
 from matrix.metrics import series
 from matrix.metrics._instruments import Counter, Gauge, Histogram
 from matrix.metrics._lag import LoopLag
-from matrix.metrics._registry import Registry
+from matrix.metrics._merge import Merged, Merger
+from matrix.metrics._registry import Registry, Snapshot
 from matrix.metrics._requests import RequestMeter
 
 __all__ = [
@@ -19,8 +20,11 @@ __all__ = [
     "Gauge",
     "Histogram",
     "LoopLag",
+    "Merged",
+    "Merger",
     "Registry",
     "RequestMeter",
+    "Snapshot",
     "process_registry",
     "series",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
@@ -26,6 +26,12 @@ rules; beyond the limit a client's input must have reached a label, and it must 
 memory: the rest is counted under C{other}."""
 
 OTHER = "other"
+
+Sample = tuple[str, dict[str, str], float]
+"""Its name, its labels, its value."""
+
+Snapshot = list[tuple[str, str, str, list[Sample]]]
+"""Name, type and help of each family, and its samples; it may pass through JSON."""
 
 _log = Logger()
 _Child = TypeVar("_Child", Counter, Gauge, Histogram)
@@ -141,17 +147,42 @@ class Registry(Collector):
         for histograms in self._histograms.values():
             yield _histogram_metric(histograms)
 
+    def number(self, one: GaugeSeries, *values: str) -> float:
+        """What the gauge with these label values reads now."""
+        return self.gauge(one, *values).current()
+
+    def snapshot(self) -> Snapshot:
+        """Everything as it is now, for another process."""
+        return [
+            (
+                metric.name,
+                metric.type,
+                metric.documentation,
+                [(one.name, dict(one.labels), float(one.value)) for one in metric.samples],
+            )
+            for metric in self._exposed.collect()
+        ]
+
     def render(self, accept: str = "") -> tuple[str, bytes]:
         """
         Everything, in the format that the C{Accept} field of the scrape asks for.
 
         @return: the content type and the text.
         """
-        try:
-            encode, content_type = choose_encoder(accept)
-        except (TypeError, ValueError):  # the library chokes on a version that is no number
-            encode, content_type = choose_encoder("")
-        return content_type, encode(self._exposed)
+        return render(self._exposed, accept)
+
+
+def render(exposed: Any, accept: str) -> tuple[str, bytes]:
+    """
+    What is collected, in the format that an C{Accept} field asks for.
+
+    @return: the content type and the text.
+    """
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # the library chokes on a version that is no number
+        encode, content_type = choose_encoder("")
+    return content_type, encode(exposed)
 
 
 def _counter_metric(family: _Family[Counter]) -> Metric:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Merge = Literal["sum", "max", "min"]
+"""How the numbers of several processes make one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,7 @@ class GaugeSeries:
     name: str
     help: str
     labels: tuple[str, ...] = ()
+    merge: Merge = "sum"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,7 @@ AUTH = CounterSeries(
 DIRECTORY_STALE_SECONDS = GaugeSeries(
     "matrix_directory_stale_seconds",
     "For how long changes in the directory may have gone unnoticed; 0 while all is well.",
+    merge="max",
 )
 LOOP_LAG_SECONDS = HistogramSeries(
     "matrix_loop_lag_seconds", "By how much the event loop ran a timer late.", _LAG_BOUNDS
@@ -124,7 +130,18 @@ ACCESS_LOG_ERRORS = CounterSeries(
     "matrix_access_log_errors", "Attempts to write the access log that failed."
 )
 BUILD_INFO = GaugeSeries(
-    "matrix_build_info", "Always 1; the labels say what runs.", ("version", "python")
+    "matrix_build_info",
+    "Always 1; the labels say what runs.",
+    ("version", "python"),
+    merge="max",
+)
+WORKERS = GaugeSeries(
+    "matrix_workers", "Worker processes, by state (up, down); none without --workers.", ("state",)
+)
+WORKER_RESTARTS = CounterSeries(
+    "matrix_worker_restarts",
+    "Worker processes started again, by what became of the one before (died, hung).",
+    ("reason",),
 )
 
 TABLE: tuple[Series, ...] = (
@@ -148,4 +165,6 @@ TABLE: tuple[Series, ...] = (
     ACCESS_LOG_DROPPED,
     ACCESS_LOG_ERRORS,
     BUILD_INFO,
+    WORKERS,
+    WORKER_RESTARTS,
 )

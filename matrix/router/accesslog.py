@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
@@ -17,7 +20,14 @@ from matrix.errors import ConfigurationError
 from matrix.metrics.interfaces import Counted
 from matrix.router.accessline import Record, format_record
 
-__all__ = ["AccessLog", "FileAccessLog", "NoAccessLog", "Record", "open_access_log"]
+__all__ = [
+    "AccessLog",
+    "FileAccessLog",
+    "NoAccessLog",
+    "Output",
+    "Record",
+    "open_access_log",
+]
 
 FLUSH_INTERVAL: Final = 0.5
 """Seconds until a record is written: soon enough for somebody who watches the log."""
@@ -35,10 +45,23 @@ COMPLAINT_INTERVAL: Final = 60.0
 MODE: Final = 0o640
 """The operator's group may read the log; it says who used what, so nobody else may."""
 
+STDOUT: Final = 1
+"""The file descriptor of standard output."""
+
 InThread = Callable[[Callable[[], int]], "Deferred[int]"]
 """Runs a function that blocks in a thread (such as C{deferToThreadPool} bound to a pool)."""
 
 _log = Logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Standard output, as the access log knows it."""
+
+    file: int = STDOUT
+    lock: int | None = None
+    """A file that is locked (fcntl(2)) during each write where several processes have the same
+    standard output: a pipe or socket would mix what they write at once."""
 
 
 class AccessLog(Protocol):
@@ -180,15 +203,21 @@ class FileAccessLog:
 
 
 class Sink:
-    """A file descriptor that records are appended to; used by one thread at a time."""
+    """
+    A file descriptor that records are appended to; used by one thread at a time.
 
-    def __init__(self, path: Path | None) -> None:
+    Several processes may append to one file: each write is of whole lines, and C{O_APPEND}
+    keeps it in one piece.
+    """
+
+    def __init__(self, path: Path | None, output: Output = Output()) -> None:
         """
         @param path: C{None} for standard output.
         @raise OSError: the file cannot be opened.
         """
         self._path = path
-        self._file = os.dup(1) if path is None else _open(path)
+        self._file = os.dup(output.file) if path is None else _open(path)
+        self._lock = output.lock if path is None else None
 
     def write(self, data: bytes, reopen: bool = False) -> int:
         """
@@ -202,6 +231,22 @@ class Sink:
             fresh = _open(self._path)
             os.close(self._file)
             self._file = fresh
+        with self._alone():
+            return self._append(data)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes from writing meanwhile; one that dies lets go of the lock."""
+        if self._lock is None:
+            yield
+            return
+        fcntl.lockf(self._lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._lock, fcntl.LOCK_UN)
+
+    def _append(self, data: bytes) -> int:
         done = 0
         while done < len(data):
             try:
@@ -224,18 +269,20 @@ def open_access_log(
     dropped: Counted,
     errors: Counted,
     form: Callable[[Record], str] = format_record,
+    output: Output = Output(),
 ) -> AccessLog:
     """
     The access log that C{MATRIX_ACCESS_LOG} asks for.
 
     @param target: a file's path, C{-} for standard output, C{off} for none.
     @param dropped: see L{FileAccessLog}.
+    @param output: what standard output is.
     @raise ConfigurationError: the file cannot be opened.
     """
     if target == "off":
         return NoAccessLog()
     try:
-        sink = Sink(None if target == "-" else Path(target))
+        sink = Sink(None if target == "-" else Path(target), output)
     except OSError as error:
         raise ConfigurationError(
             f"MATRIX_ACCESS_LOG: cannot open {target}: {error.strerror}"

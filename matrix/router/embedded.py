@@ -51,6 +51,12 @@ class Embedded:
         self._postgres = EmbeddedPostgres(directory / "postgres", reactor)
         self.codes = {secrets.token_urlsafe(16): name for name in USERS}
 
+    def settle(self, settings: Settings) -> Settings:
+        """The settings with what is different here unless it was set."""
+        if "access_log" in settings.model_fields_set:
+            return settings
+        return settings.model_copy(update={"access_log": str(self.directory / "access.log")})
+
     async def start(self) -> Supplies:
         """
         Start PostgreSQL and the issuer.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 
 from twisted.internet.defer import Deferred
@@ -14,10 +13,12 @@ from twisted.python.failure import Failure
 from matrix.directory import DirectoryUnavailable, IDirectory
 from matrix.model import UserId
 from matrix.net import IWheel
-from matrix.router.routes import RouteTable
+from matrix.router.routes import Route, RouteTable
+from matrix.router.yielding import IDLE
 
 TOUCH_INTERVAL = 15.0
-"""Seconds between two notes to the directory of who was active: one statement for all."""
+"""Seconds, at most, between two notes to the directory of who was active: one statement for
+all of them."""
 
 _log = Logger()
 
@@ -58,7 +59,13 @@ class Periodic:
 
 
 class Idle:
-    """Watches the routes of this process."""
+    """
+    Watches the routes of this process.
+
+    Another process may use the same machine, so what the directory knows is asked before a
+    machine is put to sleep, and told often enough for others to ask. What is used within
+    that time is their affair to say: L{matrix.router.yielding}.
+    """
 
     def __init__(
         self, wheel: IWheel, routes: RouteTable, directory: IDirectory, timeout: float
@@ -76,27 +83,42 @@ class Idle:
         """Seconds between two looks: a quarter of the timeout, at most five seconds."""
         return min(self._timeout / 4, 5.0)
 
+    @property
+    def touch_interval(self) -> float:
+        """Seconds between two notes: others must not take what is in use for idle."""
+        return min(self._timeout / 4, TOUCH_INTERVAL)
+
     async def sweep(self) -> None:
         """Put to sleep what has not been used for the timeout."""
-        now = self._wheel.now
         for route in self._routes:
-            backend = route.backend
-            if backend is None:
-                continue
-            if backend.requests:
-                backend.used_at = now
-            elif now - backend.used_at >= (route.idle_timeout or self._timeout):
-                route.machine.rest("idle")
+            if self._unused(route):
+                await self._consult(route)
+                if self._unused(route):  # neither elsewhere, nor here while we asked
+                    route.machine.rest(IDLE)
+
+    def _unused(self, route: Route) -> bool:
+        used = route.used
+        if route.backend is None or used is None:
+            return False
+        if route.backend.requests:
+            route.backend.used_at = used
+        idle = self._wheel.now - max(used, route.used_elsewhere)
+        return idle >= (route.idle_timeout or self._timeout)
+
+    async def _consult(self, route: Route) -> None:
+        """Learn when others last used the machine."""
+        machine = await self._directory.machine(route.user_id)
+        route.note_use(machine.last_active_at if machine is not None else None, self._wheel.now)
 
     async def touch(self) -> None:
         """Tell the directory when machines were last in use."""
-        now, clock = self._wheel.now, time.time()
-        active = {route.user_id: route.backend.used_at for route in self._routes if route.backend}
-        news = {
-            user_id: clock - (now - used_at)
-            for user_id, used_at in active.items()
-            if self._touched.get(user_id) != used_at
-        }
+        active, news = {}, {}
+        for route in self._routes:
+            used, at = route.used, route.used_at
+            if used is not None and at is not None:
+                active[route.user_id] = used
+                if self._touched.get(route.user_id) != used:
+                    news[route.user_id] = at
         if not news:
             return
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -48,9 +48,29 @@ class MachineControl(Protocol):
         """
 
 
+class Measures(Protocol):
+    """What was counted: L{matrix.metrics.Registry}, or those of several processes together."""
+
+    def render(self, accept: str = "") -> tuple[str, bytes]:
+        """Everything, in the format that is asked for: the content type and the text."""
+
+    def number(self, one: series.GaugeSeries, *values: str) -> float:
+        """One gauge's number now."""
+
+
+class Crew(Protocol):
+    """The processes that serve the public listener, where it is not this one that does."""
+
+    async def measures(self) -> Measures:
+        """What all of them counted, and this process."""
+
+    def report(self) -> Sequence[Mapping[str, object]]:
+        """How each of them is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """What one router process says of itself."""
+    """What a router says of itself."""
 
     provider: str
     listeners: Mapping[str, str]
@@ -70,11 +90,14 @@ class InternalApi:
         instance: Instance,
         clock: IReactorTime,
         admin_token: str | None,
+        crew: Crew | None = None,
     ) -> None:
         """
         @param clock: also the one by whose time the directory calls itself stale.
         @param admin_token: the bearer token of the admin API; C{None} turns it off.
+        @param crew: who serves the public listener, if it is not this process.
         """
+        self._crew = crew
         self._directory = directory
         self._control = control
         self._registry = registry
@@ -100,13 +123,17 @@ class InternalApi:
 
     async def _metrics(self, exchange: Exchange) -> None:
         accept = exchange.request.get(b"accept") or b""
-        content_type, text = self._registry.render(accept.decode("latin-1"))
+        measures = await self._measures()
+        content_type, text = measures.render(accept.decode("latin-1"))
         exchange.respond(200, [(b"content-type", content_type.encode("latin-1"))], text)
+
+    async def _measures(self) -> Measures:
+        return self._registry if self._crew is None else await self._crew.measures()
 
     async def _status(self, exchange: Exchange) -> None:
         now = self._clock.seconds()
         stale_since = self._directory.stale_since()
-        open_connections = self._registry.gauge(series.OPEN_CONNECTIONS, "client").current()
+        measures = await self._measures()
         send_json(
             exchange,
             {
@@ -115,7 +142,8 @@ class InternalApi:
                 "provider": self._instance.provider,
                 "listeners": dict(self._instance.listeners),
                 "machines": await self._count_machines(),
-                "open_connections": int(open_connections),
+                "open_connections": int(measures.number(series.OPEN_CONNECTIONS, "client")),
+                "workers": [] if self._crew is None else [*self._crew.report()],
                 "directory_stale_s": None if stale_since is None else round(now - stale_since, 3),
             },
         )

@@ -14,12 +14,15 @@ from matrix.machines import LifecycleEvent, Observed, ProviderError, Started
 from matrix.model import Address, Machine, MachineState, User, UserState
 from matrix.router.fleet import PROBE_TIMEOUT, SOON, Fleet
 from matrix.router.routes import Route, Wake
+from matrix.router.yielding import news
 
 PROBE_INTERVAL = 0.03
 """Seconds between two looks whether the machine answers yet: flat, since a wake is short and
 each step of a back-off would be felt."""
 OTHERS_INTERVAL = 0.1
-"""Seconds between two looks at a machine that another router has in hand."""
+"""Seconds, at most, between two looks at a machine that another router has in hand."""
+_PHASES = {MachineState.PROVISIONING: "provisioning", MachineState.STARTING: "starting"}
+"""What is told to those who wait while another router brings their machine up."""
 
 _log = Logger()
 
@@ -64,14 +67,28 @@ class Rousing:
         return await self._start(machine)
 
     async def _mine(self, machine: Machine) -> Machine:
-        """Wait while another router has the machine in hand."""
+        """
+        Wait while another router has the machine in hand, or stop it if that is possible.
+
+        @raise StaleRow: the machine's row has just changed.
+        """
+        began, waited = self._clock.seconds(), False
         while self._fleet.taken(machine):
+            waited = True
+            if machine.state is MachineState.DRAINING:
+                return await self._fleet.settle(machine, LifecycleEvent.KEEP)
+            phase = _PHASES.get(machine.state, self._route.phase)
+            if phase != self._route.phase:
+                self._route.enter(phase)
             if self._clock.seconds() > self._deadline:
                 raise Unavailable(
                     "Another router is busy with this machine.", reason="lease", retry_after=SOON
                 )
-            await deferLater(self._clock, OTHERS_INTERVAL)
+            self._route.unsure = False
+            await news(self._clock, self._route, OTHERS_INTERVAL)
             machine = await self._fleet.directory.machine(machine.user_id) or machine
+        if waited and machine.state is MachineState.RUNNING:
+            self._route.learn(self._clock.seconds() - began)
         return machine
 
     async def _start(self, machine: Machine) -> Wake:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -52,11 +54,14 @@ class Route:
     """
 
     __slots__ = (
+        "_wall",
         "backend",
         "began",
         "cause",
+        "cordoned",
         "driver",
         "estimate",
+        "former",
         "identity",
         "idle_timeout",
         "listeners",
@@ -65,18 +70,32 @@ class Route:
         "phase",
         "releasing",
         "row",
+        "seen_active",
         "unsure",
+        "used_elsewhere",
         "user_id",
         "waiters",
         "wake",
         "wanted",
     )
 
-    def __init__(self, user_id: UserId, driver: Driver) -> None:
+    def __init__(
+        self, user_id: UserId, driver: Driver, wall: Callable[[], float] = time.time
+    ) -> None:
+        """@param wall: the unix time, seconds: the directory's."""
+        self._wall = wall
         self.user_id = user_id
         self.driver = driver
         self.backend: Backend | None = None
         """Connections to the machine; C{None} unless it is known to be awake."""
+        self.cordoned: Backend | None = None
+        """The same while the machine is on its way to sleep: no request gets them."""
+        self.former: list[Backend] = []
+        """Connections of before, on which requests or streams are still under way."""
+        self.used_elsewhere = 0.0
+        """When the machine was last in use as far as the directory knows, by the wheel's clock."""
+        self.seen_active: datetime | None = None
+        """What the directory said of that last."""
         self.identity = b""
         """Header lines that tell the machine whom it serves and that it is us."""
         self.idle_timeout: float | None = None
@@ -101,6 +120,69 @@ class Route:
         """Whether the next batch of waiters has its time already."""
         self.listeners: dict[Callable[[Route], None], None] = {}
         self.machine: Any = residency(self)
+
+    # use
+
+    @property
+    def requests(self) -> int:
+        """Requests under way to the machine, over connections of before too; streams not."""
+        return sum(backend.requests for backend in self.backends())
+
+    @property
+    def used(self) -> float | None:
+        """When this process last used the machine, by the wheel's clock; C{None}: never."""
+        latest = None
+        for backend in self.backends():
+            at = backend.wheel.now if backend.requests else backend.used_at
+            latest = at if latest is None else max(latest, at)
+        return latest
+
+    @property
+    def used_at(self) -> float | None:
+        """The same in unix time, seconds."""
+        used, backends = self.used, self.backends()
+        return None if used is None else self._wall() - (backends[0].wheel.now - used)
+
+    def note_use(self, last_active: datetime | None, now: float) -> float | None:
+        """
+        What the directory knows of use.
+
+        @param now: the wheel's.
+        @return: the same by the wheel's clock.
+        """
+        self.seen_active = last_active
+        if last_active is None:
+            return None
+        self.used_elsewhere = at = now - max(0.0, self._wall() - last_active.timestamp())
+        return at
+
+    def adopted(self, last_active: datetime | None) -> None:
+        """To find a machine running is no use of it; all the same it is not taken for idle
+        before its time has passed under our eyes."""
+        backend = self.backend
+        if backend is not None:
+            now = backend.wheel.now
+            at = self.note_use(last_active, now)
+            backend.used_at = now if at is None else at
+            self.used_elsewhere = now
+
+    def backends(self) -> list[Backend]:
+        """All connections on which something may be under way."""
+        if self.former:
+            self.former = [one for one in self.former if one.requests or one.streams]
+        present = self.backend or self.cordoned
+        return self.former if present is None else [*self.former, present]
+
+    def drain(self, reason: str) -> None:
+        """End the streams properly."""
+        for backend in self.backends():
+            backend.drain(reason)
+
+    def part_with(self, backend: Backend) -> None:
+        """Use no connection of it again; what is under way goes on."""
+        backend.close()
+        if backend.requests or backend.streams:
+            self.former.append(backend)
 
     def learn(self, seconds: float) -> None:
         """Take a wake's duration into the estimate."""
@@ -138,14 +220,16 @@ class Route:
         """The machine cannot be reached as it was."""
         backend, self.backend = self.backend, None
         if backend is not None:
-            backend.close()
+            self.part_with(backend)
         self.enter("resting")
 
 
 class RouteTable:
     """All routes of this process, filled on demand."""
 
-    def __init__(self) -> None:
+    def __init__(self, wall: Callable[[], float] = time.time) -> None:
+        """@param wall: the unix time, seconds."""
+        self._wall = wall
         self._routes: dict[UserId, Route] = {}
         self.get = self._routes.get
         """The route of a user id, or C{None}."""
@@ -158,16 +242,16 @@ class RouteTable:
 
     def requests(self) -> int:
         """How many requests are under way, streams not counted."""
-        return sum(route.backend.requests for route in self if route.backend is not None)
+        return sum(route.requests for route in self)
 
     def streams(self, kind: str) -> int:
         """How many event streams (C{sse}) or WebSockets (C{websocket}) are under way."""
-        backends = (route.backend for route in self if route.backend is not None)
+        backends = (backend for route in self for backend in route.backends())
         return sum(stream.kind == kind for backend in backends for stream in backend.streams)
 
     def ensure(self, user_id: UserId, driver: Driver) -> Route:
         """The route of a user, made now if there is none."""
         route = self._routes.get(user_id)
         if route is None:
-            route = self._routes[user_id] = Route(user_id, driver)
+            route = self._routes[user_id] = Route(user_id, driver, self._wall)
         return route

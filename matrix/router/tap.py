@@ -90,4 +90,5 @@ def _composed(options: Options, reactor: Any) -> IService:
     check_loopback("MATRIX_INTERNAL", internal.host)
     embedded = Embedded(reactor, settings)
     tls = server_context(embedded.cert, embedded.key)
+    settings = embedded.settle(settings)
     return Router(reactor, settings, embedded, bind(public), bind(internal), tls)

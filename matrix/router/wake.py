@@ -13,13 +13,14 @@ from twisted.python.failure import Failure
 from matrix.directory import DirectoryUnavailable, StaleRow
 from matrix.errors import MatrixError, Unavailable
 from matrix.http import Backend
-from matrix.machines import LifecycleEvent, ProviderError
+from matrix.machines import ProviderError
 from matrix.metrics import Registry, series
 from matrix.model import Machine, MachineState, UserId, UserState
 from matrix.router.fleet import SOON, Fleet
 from matrix.router.resting import freeze, put_away
 from matrix.router.rousing import Rousing
 from matrix.router.routes import Route, RouteTable
+from matrix.router.yielding import BLOCKED, ELSEWHERE, another_life, give_way, keep, objects
 
 ATTEMPT_LIMIT = 60.0
 """Seconds for one wake: longer than any request waits, so that a slow machine still comes up
@@ -32,6 +33,12 @@ RELEASE_INTERVAL = 0.005
 """Seconds between two batches."""
 SETTLE_INTERVAL = 0.02
 """Seconds between two looks whether a machine has come to rest."""
+
+UNDER_WAY = "under way"
+"""What C{events} say of a wake for requests that were under way when the machine was frozen:
+this process was too busy to hear of it in time."""
+
+_RESTING = frozenset({MachineState.DRAINING, MachineState.SUSPENDING, MachineState.SUSPENDED})
 
 LOOK_INTERVAL = 1.0
 """Seconds between two attempts to hear of a change that the directory told of."""
@@ -219,7 +226,7 @@ class Waker:
             return
         user = await self._fleet.directory.user(user_id)
         if user is None or user.state is not UserState.ACTIVE:
-            await put_away(self._fleet, machine, "blocked")
+            await put_away(self._fleet, machine, BLOCKED)
             return
         if route.phase != "resting":
             return
@@ -229,6 +236,7 @@ class Waker:
         if route.phase == "resting":
             route.idle_timeout = user.idle_timeout
             self._fleet.install(route, machine, backend)
+            route.adopted(machine.last_active_at)
             route.enter("awake")
             route.machine.found()
         else:  # somebody woke it meanwhile, and has connections of their own
@@ -250,10 +258,10 @@ class Waker:
             route.unsure = True
             return
         if user is None or user.state is not UserState.ACTIVE:
-            backend.drain("blocked")
+            route.drain("blocked")
             route.machine.lost()
             if machine is not None and machine.state is MachineState.RUNNING:
-                await put_away(self._fleet, machine, "blocked")
+                await put_away(self._fleet, machine, BLOCKED)
             return
         route.idle_timeout = user.idle_timeout
         if machine is None or known is None or machine.boot_id != known.boot_id:
@@ -261,18 +269,38 @@ class Waker:
         elif machine.generation < known.generation:
             return  # it was read before what we know was written
         elif machine.state is MachineState.RUNNING:
-            route.row = machine
-        elif machine.lease_owner != self._fleet.owner:
-            route.machine.lost()
+            if another_life(route, machine):
+                route.machine.lost()
+            else:
+                route.row = machine
+        elif machine.lease_owner == self._fleet.owner or objects(route, machine):
+            await self._keep(route, machine)
+        elif machine.state in _RESTING:
+            route.machine.rest(ELSEWHERE)
         else:
-            await self._take_back(route, machine)
+            route.machine.lost()
 
-    async def _take_back(self, route: Route, machine: Machine) -> None:
-        """Write down that a machine is awake whose rest was broken off half-way."""
+    async def _keep(self, route: Route, machine: Machine) -> None:
+        """Write down that a machine is awake: our rest was broken off half-way, or another
+        router would put to sleep what is in use."""
         try:
-            route.row = await self._fleet.settle(machine, LifecycleEvent.KEEP)
+            await keep(self._fleet, route, machine)
         except StaleRow:
             route.unsure = True
+
+    async def _defend(self, route: Route) -> None:
+        """Requests are under way on connections of before: others must not end them."""
+        machine = await self._fleet.directory.machine(route.user_id)
+        if machine is None or route.phase != "resting" or not route.requests:
+            return
+        if objects(route, machine):
+            await self._keep(route, machine)
+        elif machine.state is MachineState.SUSPENDED:
+            self._rescue(route)
+
+    def _rescue(self, route: Route) -> None:
+        """Wake a machine again that was put to sleep under requests of ours."""
+        self.want(route.user_id, UNDER_WAY).addErrback(_not_rescued, route.user_id)
 
     def changed(self, user_id: UserId | None) -> None:
         """The directory tells that something changed; C{None}: perhaps anything."""
@@ -284,6 +312,9 @@ class Waker:
 
     def _look_again(self, route: Route) -> None:
         """See what the directory told of, now or while the machine was on its way."""
+        if route.unsure and route.phase == "resting" and route.requests:
+            route.unsure = False
+            self._run(self._defend(route))
         if route.unsure and route.phase == "awake" and not route.looking:
             route.looking = True
             self._run(self._look(route))
@@ -304,22 +335,34 @@ class Waker:
 
     async def _rest(self, route: Route, cause: str) -> None:
         backend, route.backend = route.backend, None  # cordon: from here on requests wait
+        route.cordoned = backend
         assert backend is not None  # the state machine was awake
         frozen = False
         try:
-            frozen = await freeze(self._fleet, route, backend, cause)
-        except (StaleRow, DirectoryUnavailable, ProviderError, CancelledError) as error:
+            if cause == ELSEWHERE:
+                frozen = await give_way(self._fleet, route, backend)
+            else:
+                frozen = await freeze(self._fleet, route, backend, cause)
+        except StaleRow:
+            _log.info("{user} stays awake: another router has it in use", user=route.user_id)
+            route.unsure = True
+        except (DirectoryUnavailable, ProviderError, CancelledError) as error:
             _log.warn("{user} stays awake: {error}", user=route.user_id, error=error)
             route.unsure = True
         finally:
             self._rested(route, backend, cause, frozen)
 
     def _rested(self, route: Route, backend: Backend, cause: str, frozen: bool) -> None:
+        route.cordoned = None
         if frozen:
-            backend.close()
+            route.part_with(backend)
             route.enter("resting")
-            self._registry.counter(series.SUSPENDS, cause).value += 1
+            if cause != ELSEWHERE:
+                self._registry.counter(series.SUSPENDS, cause).value += 1
             route.machine.rested()
+            row = route.row
+            if route.requests and row is not None and row.state is MachineState.SUSPENDED:
+                self._rescue(route)
         else:
             route.backend = backend
             route.enter("awake")
@@ -332,3 +375,9 @@ def _failed(failure: Failure) -> None:
         _log.warn("work on a machine is put off: {error}", error=failure.value)
     elif not failure.check(CancelledError, StaleRow):  # type: ignore[no-untyped-call]
         _log.failure("work on a machine failed", failure=failure)
+
+
+def _not_rescued(failure: Failure, user_id: UserId) -> None:
+    """Those whose requests are under way learn of it by their time limit."""
+    failure.trap(MatrixError, CancelledError)  # type: ignore[no-untyped-call]
+    _log.warn("{user} sleeps with requests under way: {error}", user=user_id, error=failure.value)

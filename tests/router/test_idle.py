@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -140,7 +139,7 @@ class TouchTests(SynchronousTestCase):
         self.assertEqual(self.touch(), [None])
         at = self.world.row().last_active_at
         assert at is not None
-        ago = (datetime.now(UTC) - at).total_seconds()
+        ago = self.world.clock.seconds() - at.timestamp()
         self.assertApproximates(ago, 20.0, 2.0)
 
     def test_it_is_told_of_news_only(self) -> None:

@@ -144,6 +144,7 @@ class StatusTests(InternalTestCase):
                 "listeners": {"public": "localhost:8443"},
                 "machines": {"running": 1},
                 "open_connections": 3,
+                "workers": [],
                 "directory_stale_s": None,
             },
         )

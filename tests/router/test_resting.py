@@ -177,7 +177,7 @@ class RacingTests(SynchronousTestCase):
         world = World()
         world.awake()
         world.provider_twin.delays["suspend"] = 0.2
-        rest(world, 0.25)
+        rest(world, 0.45)
         clients = [world.ask() for _ in range(1000)]
         world.let_pass(2.0, step=0.01)
         self.assertEqual([client.status for client in clients], [200] * 1000)

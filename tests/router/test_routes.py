@@ -29,6 +29,8 @@ class Driver:
 
 class Backend:
     closed = False
+    requests = 0
+    streams = frozenset[object]()
 
     def close(self) -> None:
         self.closed = True

@@ -13,7 +13,9 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from matrix.net import LocalAuthority
-from matrix.router.service import Router, limits_from, url
+from matrix.router.engine import limits_from
+from matrix.router.inside import url
+from matrix.router.service import Router
 from matrix.router.tap import Options, makeService
 from matrix.settings import load
 

@@ -252,7 +252,7 @@ class OperatorTests(SynchronousTestCase):
         self.world.awake()
         done = run(self.world.waker.suspend(ALICE, "operator"))
         self.assertEqual(done, [])
-        self.world.let_pass(0.3)
+        self.world.let_pass(0.5)
         self.assertEqual(done, [None])
         self.assertEqual(self.world.row().suspend_cause, "operator")
 
@@ -273,7 +273,7 @@ class OperatorTests(SynchronousTestCase):
         self.world.awake()
         other = World(owner="router:2", within=self.world)
         done = run(other.waker.suspend(ALICE, "operator"))
-        other.let_pass(0.3)
+        other.let_pass(0.5)
         self.assertEqual(done, [None])
         self.assertEqual(self.world.real(), MachineState.SUSPENDED)
 

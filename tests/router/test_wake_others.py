@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
@@ -30,13 +32,19 @@ class ChangesTests(SynchronousTestCase):
         self.assertIsNone(self.route.backend)
         self.assertEqual(self.route.phase, "resting")
 
-    def test_another_router_that_puts_it_to_sleep_ends_the_route(self) -> None:
+    def test_another_router_that_starts_it_anew_ends_the_route(self) -> None:
         run(
             self.world.store.change(
-                self.world.row(), state=MachineState.DRAINING, lease_owner="router:2"
+                self.world.row(), state=MachineState.STARTING, lease_owner="router:2"
             )
         )
         self.assertIsNone(self.route.backend)
+
+    def test_a_wake_that_was_not_heard_of_means_other_connections(self) -> None:
+        before = self.route.backend
+        run(self.world.store.change(self.world.row(), last_wake_at=datetime.now(UTC)))
+        assert before is not None
+        self.assertTrue(before.closed)
 
     def test_a_newer_row_is_taken_over(self) -> None:
         run(self.world.store.change(self.world.row(), wake_cause="alarm"))

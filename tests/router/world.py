@@ -252,7 +252,7 @@ class World:
         self.provider_twin = MemoryProvider(self.clock, fleet=self.fleet_twin, address=_address)
         self.directory = Meddler(self.store)
         self.provider = Meddler(self.provider_twin)
-        self.registry, self.routes, self.log = Registry(), RouteTable(), Log()
+        self.registry, self.routes, self.log = Registry(), RouteTable(self.clock.seconds), Log()
         self.wheel = Wheel(self.clock)
         self.wheel.start()
         self.limits, self.counters = Limits(), Counters()
@@ -367,7 +367,7 @@ class World:
         """The user's machine, suspended after it ran."""
         route = self.awake(user_id)
         route.machine.rest("idle")
-        self.let_pass(0.2)
+        self.let_pass(0.5)
         assert self.real(user_id) is MachineState.SUSPENDED
         return route
 

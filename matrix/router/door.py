@@ -1,0 +1,194 @@
+"""The public side of one process: who comes in, how they are answered, what is noted of it."""
+
+from __future__ import annotations
+
+import socket
+import time
+from functools import partial
+from typing import Any
+
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThreadPool
+from twisted.web.client import Agent
+
+from matrix.auth import (
+    JwksKeys,
+    Policy,
+    TokenGate,
+    allows_set_cookie,
+    without_session_cookies,
+)
+from matrix.http import Admission, HeaderRules, Hold, ServerFactory, files_for_clients
+from matrix.metrics import series
+from matrix.net import NativeServerEndpoint
+from matrix.router.accessline import format_combined, format_record
+from matrix.router.accesslog import AccessLog, NoAccessLog, Output, open_access_log
+from matrix.router.engine import Engine, Machinery
+from matrix.router.errorpages import render_for
+from matrix.router.front import Bounds, Front
+from matrix.router.ledger import Ledger
+from matrix.router.own import OwnPaths
+from matrix.router.pages import Pages
+from matrix.router.supplies import Supplies
+
+GRACE = 5.0
+"""Seconds that open answers get when the router stops. Machines and PostgreSQL end after them,
+and whoever pressed Ctrl-C waits for it all."""
+
+
+class Door:
+    """Validates who comes and hands them to their machines; has the access log."""
+
+    def __init__(self, engine: Engine, tls: Any, output: Output = Output()) -> None:  # noqa: B008 -- frozen
+        """
+        @param tls: the listeners' context; C{None} for plain ones.
+        @param output: what standard output is to the access log.
+        """
+        self._engine = engine
+        self._tls = tls
+        self._output = output
+        self._log: AccessLog = NoAccessLog()
+        self._ledger: Ledger | None = None
+        self._keys: JwksKeys | None = None
+        self._factory: ServerFactory | None = None
+        self._ports: list[IListeningPort] = []
+
+    # starting
+
+    def open_log(self) -> None:
+        """
+        Begin the access log.
+
+        @raise ConfigurationError: it cannot be written.
+        """
+        engine, settings = self._engine, self._engine.settings
+        reactor, registry = engine.reactor, engine.registry
+        self._log = open_access_log(
+            settings.access_log,
+            reactor,
+            partial(deferToThreadPool, reactor, reactor.getThreadPool()),
+            registry.counter(series.ACCESS_LOG_DROPPED),
+            registry.counter(series.ACCESS_LOG_ERRORS),
+            format_combined if settings.access_log_format == "combined" else format_record,
+            self._output,
+        )
+        self._log.start()
+
+    def reopen_log(self) -> None:
+        """Go on in a new file of the same name."""
+        self._log.reopen()
+
+    async def open(self, supplies: Supplies, live: Machinery, public: list[socket.socket]) -> None:
+        """Learn the issuer's keys, then accept connections."""
+        gate = await self._open_gate(supplies)
+        self._factory = factory = self._front(supplies, gate, live)
+        self._engine.registry.watch(
+            series.OPEN_CONNECTIONS, lambda: len(factory.connections), "client"
+        )
+        timeout = self._engine.settings.handshake_timeout
+        for listener in public:
+            endpoint = NativeServerEndpoint(self._engine.loop, listener, self._tls, timeout)
+            self._ports.append(await endpoint.listen(factory))
+
+    async def _open_gate(self, supplies: Supplies) -> TokenGate:
+        reactor, settings = self._engine.reactor, self._engine.settings
+        kept = settings.state_dir / "jwks.json"
+        self._keys = keys = JwksKeys(
+            Agent(reactor),  # type: ignore[no-untyped-call]
+            supplies.jwks_url,
+            reactor,
+            time.time,
+            kept,
+        )
+        policy = Policy(
+            supplies.issuer, settings.audience, settings.role, leeway=settings.token_leeway
+        )
+        gate = TokenGate(keys, policy, time.time)
+        asked = keys.start()
+        if not kept.exists():  # with kept keys requests can be served before the issuer answers
+            await asked
+        return gate
+
+    def _front(self, supplies: Supplies, gate: TokenGate, live: Machinery) -> ServerFactory:
+        engine, settings = self._engine, self._engine.settings
+        pages = Pages(embedded=supplies.sign_ins is not None)
+        rules = HeaderRules(without_session_cookies, allows_set_cookie)
+        own = OwnPaths(engine.reactor, engine.routes, live.waker, self._missing, supplies.sign_ins)
+        front = Front(
+            engine.reactor,
+            gate,
+            engine.routes,
+            live.waker,
+            rules,
+            own,
+            pages,
+            live.directory,
+            engine.registry,
+            Bounds(
+                settings.wake_timeout,
+                settings.navigation_hold,
+                settings.stale_max,
+                settings.max_user_requests,
+                settings.max_user_waiting,
+            ),
+        )
+        own.identify = front.principal
+        self._ledger = ledger = Ledger(engine.registry, self._log, engine.wheel)
+        hold = Hold(settings.max_held_bytes)
+        engine.registry.watch(series.HELD_BYTES, lambda: hold.bytes)
+        return ServerFactory(
+            front,
+            engine.wheel,
+            engine.limits,
+            render_for(pages, engine.registry),
+            ledger.finished,
+            self._admission(),
+            hold,
+        )
+
+    def _admission(self) -> Admission:
+        settings, counters = self._engine.settings, self._engine.counters
+        total = settings.max_connections or files_for_clients()
+        return Admission(total, settings.max_connections_per_address, lambda: counters.open)
+
+    def _missing(self) -> str | None:
+        """What a request could not be served without."""
+        live = self._engine.live
+        if live is None or not self._ports:
+            return "The router is starting."
+        since = live.directory.stale_since()
+        now, limit = self._engine.reactor.seconds(), self._engine.settings.stale_max
+        if since is not None and now - since > limit:
+            return "The directory cannot be reached."
+        return None
+
+    # stopping
+
+    def close(self) -> None:
+        """Accept no more."""
+        for port in self._ports:
+            port.stopListening()
+        if self._factory is not None:
+            self._factory.drain()
+
+    async def finish(self) -> None:
+        """Give answers under way a moment; end streams properly, then everything."""
+        for route in self._engine.routes:
+            route.drain("restart")
+        factory, reactor = self._factory, self._engine.reactor
+        if factory is None:
+            return
+        deadline = reactor.seconds() + GRACE
+        while factory.connections and reactor.seconds() < deadline:
+            await deferLater(reactor, 0.05)
+        for connection in list(factory.connections):
+            connection.abort()
+
+    async def stop(self) -> None:
+        """Let go of the issuer's keys and of the access log."""
+        if self._keys is not None:
+            self._keys.stop()
+        if self._ledger is not None:
+            self._ledger.settle()
+        await self._log.stop()

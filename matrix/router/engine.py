@@ -1,0 +1,163 @@
+"""What each process of a router has: clockwork, counters, the directory and the machines."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from matrix.auth import MachineSecrets
+from matrix.directory import PostgresDirectory, open_directory
+from matrix.http import Backend, Counters, Limits
+from matrix.machines import LocalProvider
+from matrix.metrics import LoopLag, process_registry, series
+from matrix.model import Address
+from matrix.net import NativeClientEndpoint, Wheel, event_loop
+from matrix.router.fleet import Fleet
+from matrix.router.idle import Idle, Periodic
+from matrix.router.owners import this_router
+from matrix.router.reconcile import Reconciler
+from matrix.router.routes import RouteTable
+from matrix.router.supplies import Supplies
+from matrix.router.wake import Waker
+from matrix.settings import Settings
+
+UPSTREAM_IDLE = 4.0
+"""Seconds an unused connection to a machine is kept: less than the 5 s after which uvicorn
+and Node.js close theirs."""
+RECONCILE_INTERVAL = 60.0
+"""Seconds between two passes over all machines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machinery:
+    """What there is once the database answers."""
+
+    directory: PostgresDirectory
+    provider: LocalProvider
+    fleet: Fleet
+    waker: Waker
+
+
+class Engine:
+    """Wakes, watches and rests machines for one process."""
+
+    def __init__(self, reactor: Any, settings: Settings) -> None:
+        self.reactor = reactor
+        self.settings = settings
+        self.loop = event_loop(reactor)
+        self.wheel = Wheel(reactor)
+        self.registry = process_registry()
+        self.routes = RouteTable()
+        self.counters = Counters()
+        self.limits = limits_from(settings)
+        self.live: Machinery | None = None
+        self._lag = LoopLag(reactor, self.registry.histogram(series.LOOP_LAG_SECONDS))
+        self._periodic: list[Periodic] = []
+
+    # starting
+
+    def tick(self) -> None:
+        """Start the clockwork: without it no deadline passes."""
+        self.wheel.start()
+        self._lag.start()
+
+    async def start(self, supplies: Supplies, *, first: bool = True) -> Machinery:
+        """
+        Reach the directory, and take charge of machines.
+
+        @param first: whether no other process of this daemon did it before: the tables are
+            brought up to date.
+        @raise ConfigurationError: the directory cannot be reached; says why.
+        """
+        reactor, settings = self.reactor, self.settings
+        directory = await open_directory(reactor, supplies.dsn, migrated=not first)
+        provider = LocalProvider(settings.state_dir, settings.local_command, reactor)
+        secrets = MachineSecrets(supplies.master)
+        fleet = Fleet(reactor, directory, provider, secrets, self._connect, this_router())
+        waker = Waker(fleet, self.routes, self.registry)
+        self.live = live = Machinery(directory, provider, fleet, waker)
+        provider.watch(waker.died)
+        directory.watch(waker.changed)
+        idle = Idle(self.wheel, self.routes, directory, settings.idle_timeout)
+        self._every(idle.interval, idle.sweep)
+        self._every(idle.touch_interval, idle.touch)
+        self._watch_gauges(directory)
+        return live
+
+    async def reconcile(self) -> None:
+        """See to all machines that there are, now and again and again."""
+        assert self.live is not None  # it was started
+        reconciler = Reconciler(self.live.fleet, self.live.waker)
+        await reconciler.run()
+        self._every(RECONCILE_INTERVAL, reconciler.run)
+
+    def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        periodic = Periodic(self.reactor, seconds, work)
+        periodic.start()
+        self._periodic.append(periodic)
+
+    def _connect(self, address: Address) -> Backend:
+        return Backend(
+            NativeClientEndpoint(self.loop, address),
+            self.wheel,
+            self.limits,
+            self.counters,
+            UPSTREAM_IDLE,
+        )
+
+    def _watch_gauges(self, directory: PostgresDirectory) -> None:
+        registry, counters = self.registry, self.counters
+
+        def stale() -> float:
+            since = directory.stale_since()
+            return 0.0 if since is None else float(self.reactor.seconds() - since)
+
+        registry.watch(series.DIRECTORY_STALE_SECONDS, stale)
+        registry.watch(series.OPEN_CONNECTIONS, lambda: counters.open, "machine")
+        registry.watch(series.OPEN_STREAMS, self.routes.requests, "http")
+        for kind in ("sse", "websocket"):
+            registry.watch(series.OPEN_STREAMS, partial(self.routes.streams, kind), kind)
+        for direction in ("in", "out"):
+            amount = registry.counter(series.BYTES, "machine", direction)
+            amount.read = partial(getattr, counters, f"bytes_{direction}")
+        for result in ("connected", "reused", "failed"):
+            connections = registry.counter(series.UPSTREAM_CONNECTIONS, result)
+            connections.read = partial(getattr, counters, result)
+        retries = registry.counter(series.UPSTREAM_RETRIES, "reset")
+        retries.read = partial(getattr, counters, "retried")
+
+    # stopping
+
+    async def settle(self) -> None:
+        """Begin nothing new with machines, and give up what is under way."""
+        for periodic in self._periodic:
+            periodic.stop()
+        if self.live is not None:
+            await self.live.waker.stop()
+
+    async def stop(self, *, stop_machines: bool) -> None:
+        """Let go of machines and of the directory."""
+        if self.live is not None:
+            await self.live.provider.close(stop_machines=stop_machines)
+            await self.live.directory.close()
+
+    def halt(self) -> None:
+        """Stop the clockwork."""
+        self._lag.stop()
+        self.wheel.stop()
+
+
+def limits_from(settings: Settings) -> Limits:
+    """The data path's limits, as configured."""
+    return Limits(
+        target=settings.max_target,
+        head=settings.max_head,
+        fields=settings.max_fields,
+        head_time=settings.head_timeout,
+        body_silence=settings.body_timeout,
+        keep_alive=settings.keepalive_timeout,
+        response_time=settings.response_timeout,
+        stream_silence=settings.stream_timeout,
+    )

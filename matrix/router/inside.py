@@ -1,0 +1,81 @@
+"""The internal listener of a router: the admin API and the metrics, for operators."""
+
+from __future__ import annotations
+
+import socket
+
+from twisted.internet.interfaces import IListeningPort
+
+from matrix.http import ServerFactory
+from matrix.net import NativeServerEndpoint
+from matrix.router.engine import Engine, Machinery
+from matrix.router.internal import Crew, Instance, InternalApi
+
+
+class Inside:
+    """Answers on the internal listener for as long as it is open."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._factory: ServerFactory | None = None
+        self._ports: list[IListeningPort] = []
+
+    async def open(
+        self,
+        internal: list[socket.socket],
+        instance: Instance,
+        live: Machinery,
+        admin_token: str | None,
+        crew: Crew | None = None,
+    ) -> None:
+        """
+        Accept connections.
+
+        @param crew: the processes that serve the public listener, if it is not this one.
+        """
+        engine = self._engine
+        api = InternalApi(
+            live.directory,
+            live.waker,
+            engine.registry,
+            instance,
+            engine.reactor,
+            admin_token,
+            crew,
+        )
+        self._factory = ServerFactory(api, engine.wheel, engine.limits)
+        timeout = engine.settings.handshake_timeout
+        for listener in internal:
+            endpoint = NativeServerEndpoint(engine.loop, listener, None, timeout)
+            self._ports.append(await endpoint.listen(self._factory))
+
+    def close(self) -> None:
+        """Accept no more."""
+        for port in self._ports:
+            port.stopListening()
+        if self._factory is not None:
+            self._factory.drain()
+
+    def abort(self) -> None:
+        """End what is still open."""
+        if self._factory is not None:
+            for connection in list(self._factory.connections):
+                connection.abort()
+
+
+def instance_of(engine: Engine, public: str, internal: socket.socket) -> Instance:
+    """
+    What a daemon says of itself.
+
+    @param public: the URL of the public listener.
+    """
+    listeners = {"public": public, "internal": url("http", internal)}
+    return Instance(engine.settings.provider, listeners, engine.reactor.seconds())
+
+
+def url(scheme: str, listener: socket.socket) -> str:
+    """Where a listening socket is reached from this machine."""
+    host, port = listener.getsockname()[:2]
+    if host in ("127.0.0.1", "::1") and scheme == "https":
+        host = "localhost"
+    return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"

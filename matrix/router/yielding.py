@@ -1,0 +1,113 @@
+"""Beside other routers: objecting to their suspends, or giving way to them."""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+
+from matrix.directory import DirectoryUnavailable, StaleRow
+from matrix.http import Backend, probe
+from matrix.machines import LifecycleEvent
+from matrix.model import Machine, MachineState
+from matrix.router.fleet import PROBE_TIMEOUT, Fleet
+from matrix.router.routes import Route
+
+IDLE = "idle"
+"""The cause of a suspend for want of use; any other is somebody's will."""
+BLOCKED = "blocked"
+"""The cause of a suspend because the user may not come in."""
+ELSEWHERE = "another router"
+"""The cause that a route rests for when another router suspends its machine."""
+
+SLACK = 1.0
+"""Seconds by which our use must be newer than what the row tells of, to be news: deadlines
+and the directory know times of use to fractions of it."""
+NEWS_STEP = 0.01
+"""Seconds between two looks whether the directory told of something."""
+NEWS_WAIT = 0.5
+"""Seconds after which a row is read again though nothing was told of it."""
+
+
+def objects(route: Route, machine: Machine) -> bool:
+    """
+    Whether this router must not let another suspend the machine.
+
+    It objects while the other can still be stopped (C{draining}): with requests under way,
+    and to an idle suspend also with use that the other could not know of. The claim's row
+    holds what was known: every router reads it before it claims.
+    """
+    if machine.state is not MachineState.DRAINING or machine.suspend_cause == BLOCKED:
+        return False
+    if route.requests:
+        return True
+    if machine.suspend_cause != IDLE or route.used_at is None:
+        return False
+    known = machine.last_active_at
+    return known is None or route.used_at > known.timestamp() + SLACK
+
+
+async def keep(fleet: Fleet, route: Route, machine: Machine) -> None:
+    """
+    Write down that a machine that another router drains stays awake. The other finds that
+    its row has changed before it freezes anything.
+
+    @raise StaleRow: the other was faster.
+    """
+    known = route.row
+    cause = known.suspend_cause if known is not None else machine.suspend_cause
+    route.row = await fleet.settle(machine, LifecycleEvent.KEEP, suspend_cause=cause)
+
+
+async def give_way(fleet: Fleet, route: Route, backend: Backend) -> bool:
+    """
+    Wait for the outcome of another router's suspend; the route must be cordoned already.
+    Whether the machine sleeps, or is not what it was.
+
+    Who comes meanwhile stops the other if that can still be, and else wakes it again.
+    """
+    drained = False
+    while True:
+        route.unsure = False
+        try:
+            machine = await fleet.directory.machine(route.user_id)
+            if machine is None or another_life(route, machine):
+                route.drain("suspended")
+                return True
+            if machine.state is MachineState.RUNNING:
+                route.row = machine
+                return False
+            if machine.state is MachineState.DRAINING:
+                if route.wanted or not fleet.leased(machine) or objects(route, machine):
+                    await keep(fleet, route, machine)
+                    return False
+            else:
+                if not drained:  # beyond recall: what is open here must end properly
+                    route.drain("suspended")
+                    drained = True
+                if machine.state is not MachineState.SUSPENDING or not fleet.leased(machine):
+                    route.row = machine
+                    return True
+        except StaleRow:
+            continue
+        except DirectoryUnavailable:
+            return not await probe(backend, PROBE_TIMEOUT)
+        await news(fleet.clock, route, NEWS_WAIT)
+
+
+def another_life(route: Route, machine: Machine) -> bool:
+    """Whether the machine was started or woken since this router reached it: its connections
+    may be dead though they look alive."""
+    known = route.row
+    return known is None or (known.boot_id, known.last_wake_at) != (
+        machine.boot_id,
+        machine.last_wake_at,
+    )
+
+
+async def news(clock: IReactorTime, route: Route, seconds: float) -> None:
+    """Wait until the directory tells of a change or somebody comes, at most so long."""
+    deadline = clock.seconds() + seconds
+    while True:
+        await deferLater(clock, NEWS_STEP)
+        if route.unsure or route.wanted or clock.seconds() >= deadline:
+            return
