@@ -28,6 +28,20 @@ def _unconnected(data: bytes) -> None:
     raise RuntimeError("not connected yet")
 
 
+def _lost(data: bytes) -> None:
+    """Nobody takes it any more."""
+
+
+class _Gone(asyncio.Transport):
+    """Stands in for the loop's transport of a connection that was lost."""
+
+    def abort(self) -> None:
+        """That is done already."""
+
+
+_GONE = _Gone()
+
+
 @implementer(ITransport, IPushProducer)
 class NativeTransport(asyncio.Protocol):
     """
@@ -74,6 +88,10 @@ class NativeTransport(asyncio.Protocol):
         self.protocol.connectionLost(reason)
         # The loop may keep this object a little longer; the protocol need not wait for it.
         del self.data_received
+        # Nor need TLS's buffers, some hundred kilobytes, wait for the garbage collector, which
+        # alone ends the protocol and us, since each refers to the other.
+        self._native = _GONE
+        self.write = _lost
 
     def pause_writing(self) -> None:
         self._full = True

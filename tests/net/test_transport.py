@@ -1,7 +1,9 @@
 """The adapter between the loop's transports and Twisted's protocols."""
 
+import gc
 import socket
 import struct
+import weakref
 from typing import Any, cast
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
@@ -146,6 +148,27 @@ class TransportTests(SynchronousTestCase):
             assert self.protocol.reason is not None
             self.assertIsInstance(self.protocol.reason.value, reason)
             self.assertTrue(self.transport.disconnecting)
+
+    def test_lets_go_of_the_loops_transport_with_the_connection(self) -> None:
+        self.connect()
+        tls = weakref.ref(self.native)
+        gc.disable()
+        self.addCleanup(gc.enable)
+        del self.native
+        self.transport.connection_lost(None)
+        self.assertIsNone(tls())
+        self.assertIs(self.protocol.transport, self.transport)
+
+    def test_nothing_becomes_of_what_is_asked_of_it_afterwards(self) -> None:
+        self.connect()
+        self.transport.connection_lost(None)
+        self.transport.write(b"too late")
+        self.transport.loseConnection()
+        self.transport.abortConnection()
+        self.transport.pauseProducing()
+        self.transport.resumeProducing()
+        self.assertEqual((self.native.sent, self.native.calls), (b"", []))
+        self.assertIsNone(self.transport.getPeer())
 
     def test_reading_is_paused_once(self) -> None:
         self.connect()
