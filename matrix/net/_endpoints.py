@@ -265,14 +265,15 @@ class NativeClientEndpoint:
         if address.path is None:
             connecting = loop.create_connection(make, str(address.host), address.port or 0)
             _, adapter = await self._outcome(connecting)
-            return adapter.protocol
+            return _unless_lost(adapter)
         transport, adapter = await self._connect_unix(make, address.path)
+        protocol = _unless_lost(adapter)
         if _peer_uid(transport) != os.stat(os.path.dirname(address.path)).st_uid:
             transport.abort()
             raise PermissionError(
                 errno.EPERM, f"who listens on {address} does not own its directory"
             )
-        return adapter.protocol
+        return protocol
 
     async def _connect_unix(
         self, make: Callable[[], NativeTransport], path: str
@@ -302,6 +303,18 @@ class NativeClientEndpoint:
             return await Deferred.fromFuture(self._loop.create_task(work))
         except asyncio.CancelledError:
             raise CancelledError from None
+
+
+def _unless_lost(adapter: NativeTransport) -> IProtocol:
+    """
+    The connected protocol, which has yet to hear of the connection's end: what it was told
+    before anybody gave it work is not told again.
+
+    @raise ConnectionResetError: the other side closed before we got as far as this.
+    """
+    if adapter.disconnecting:
+        raise ConnectionResetError(errno.ECONNRESET, "closed as soon as it was made")
+    return adapter.protocol
 
 
 def _peer_uid(transport: asyncio.BaseTransport) -> int:

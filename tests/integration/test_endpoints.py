@@ -1,8 +1,10 @@
-"""Connecting over real sockets to listeners that are slow to accept."""
+"""Connecting over real sockets to listeners that are slow to accept, or quick to close."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from typing import Any, cast
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
@@ -90,3 +92,49 @@ class FullQueueTests(TestCase):
             client.connect(str(self.address.path))  # raises BlockingIOError if the queue is full
         while len(accepted) < CROWD:
             await deferLater(reactor, 0.01)
+
+
+class HastyLoop:
+    """The loop of somebody who is too busy to see a connection before its end has come, too."""
+
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+        self.create_task = loop.create_task
+
+    async def create_connection(self, *args: Any) -> Any:
+        return await self._lost(self._loop.create_connection(*args))
+
+    async def create_unix_connection(self, *args: Any) -> Any:
+        return await self._lost(self._loop.create_unix_connection(*args))
+
+    async def _lost(self, connecting: Any) -> Any:
+        transport, adapter = await connecting
+        while not adapter.disconnecting:
+            await asyncio.sleep(0.01)
+        return transport, adapter
+
+
+class ClosedAtOnceTests(TestCase):
+    timeout = 30
+
+    async def outcome(self, listen: Address) -> None:
+        """Connect to one who closes each connection as soon as it is made."""
+
+        class Closing(Protocol):
+            def connectionMade(self) -> None:
+                self.transport.loseConnection()
+
+        (listener,) = bind(listen)
+        server = NativeServerEndpoint(event_loop(reactor), listener)
+        port = await server.listen(Factory.forProtocol(Closing))
+        self.addCleanup(port.stopListening)
+        address = listen
+        if listen.path is None:
+            address = Address(host=listen.host, port=listener.getsockname()[1])
+        endpoint = NativeClientEndpoint(cast(Any, HastyLoop(event_loop(reactor))), address)
+        await endpoint.connect(Factory.forProtocol(Protocol))
+
+    async def test_is_no_connection(self) -> None:
+        for address in (Address(path=str(scratch(self) / "sock")), Address(host="127.0.0.1", port=0)):
+            with self.assertRaises(ConnectionResetError):
+                await self.outcome(address)
