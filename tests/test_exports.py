@@ -115,6 +115,7 @@ EXPORTS = {
         "NativeClientEndpoint",
         "NativeServerEndpoint",
         "NativeTransport",
+        "Presence",
         "Timed",
         "Wheel",
         "allow_many_files",

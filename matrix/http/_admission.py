@@ -71,6 +71,35 @@ class Admission:
             del self._by_address[address]
 
 
+class Visit:
+    """One connection's stay."""
+
+    __slots__ = ("_address", "_admission", "_told")
+
+    def __init__(self, admission: Admission, address: str) -> None:
+        self._admission = admission
+        self._address = address
+        self._told = False
+
+    def enter(self, refuse: Callable[[MatrixError], None], cut_off: Callable[[], None]) -> None:
+        """Stay, or be told at once why not."""
+        admission = self._admission
+        refusal = admission.enter(self._address)
+        if refusal is None:
+            return
+        if admission.telling >= TELLING_MAX:
+            cut_off()
+            return
+        self._told = True
+        admission.telling += 1
+        refuse(refusal)
+
+    def leave(self) -> None:
+        """The connection is closed."""
+        self._admission.leave(self._address)
+        self._admission.telling -= self._told
+
+
 class Hold:
     """Bounds what is kept of bodies that nobody reads yet, over all connections."""
 
@@ -92,6 +121,25 @@ class Hold:
                 retry_after=RETRY_AFTER,
             )
         self.bytes += size
+
+
+class Kept:
+    """What one connection keeps of its present request's body."""
+
+    __slots__ = ("_hold", "bytes")
+
+    def __init__(self, hold: Hold) -> None:
+        self._hold = hold
+        self.bytes = 0
+
+    def keep(self, size: int) -> None:
+        """
+        Have so many bytes counted, instead of those so far.
+
+        @raise Unavailable: all connections together keep too much.
+        """
+        self._hold.take(size - self.bytes)
+        self.bytes = size
 
 
 def peer_name(place: Any) -> str:

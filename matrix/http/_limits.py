@@ -13,8 +13,9 @@ class Limits:
     head: int = 64 * 1024
     fields: int = 128
     chunk_extension: int = 1024
-    pipelined: int = 64 * 1024
-    """Bytes of further requests kept while one is being answered."""
+    ahead: int = 16 * 1024
+    """Bytes that nobody wants yet, of a body whose machine wakes or of further requests, with
+    which reading stops. What one read brings comes on top: 48 KiB (plain) or 256 KiB (TLS)."""
     drain: int = 256 * 1024
     """Bytes of an unwanted body that are read to keep a connection usable."""
 

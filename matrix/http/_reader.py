@@ -66,6 +66,15 @@ class Reader:
         """Bytes that the present body still lacks, as far as known: a chunk's, if chunked."""
         return self._left if self._state in (_COUNTED, _CHUNK_DATA) else 0
 
+    @property
+    def in_chunks(self) -> bool:
+        """Whether the present body is chunked and not at its end."""
+        return self._state >= _CHUNK_HEAD
+
+    def peek_end(self, size: int) -> bytes:
+        """The last bytes taken and not yet given out."""
+        return self._buffer[-size:]
+
     def finish(self) -> bool:
         """Take the L{END} as given, if it is all that is left of the message; whether it was."""
         if self._state != _END:
@@ -208,6 +217,23 @@ class RequestReader(Reader):
         # found out about the same bytes is still true.
         self._known = b""
         self._known_fields: Fields | None = None
+
+    def skip_body(self, limit: int) -> bool:
+        """
+        Go past the rest of a body that nobody wants.
+
+        @param limit: bytes that may be left for that.
+        @return: whether it was all here, and sound.
+        """
+        if self.left_of_body > limit:
+            return False
+        try:
+            while (event := self.next_event()) is not END:
+                if event is None:
+                    return False
+        except MatrixError:
+            return False
+        return True
 
     def next_event(self) -> RequestHead | bytes | _End | None:
         """

@@ -12,24 +12,27 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
 from matrix.errors import BadRequest, ClientGone, MatrixError, RequestTimeout
-from matrix.http._admission import TELLING_MAX, Admission, peer_name
+from matrix.http._admission import Kept, Visit, peer_name
 from matrix.http._exchange import Exchange
 from matrix.http._fields import Fields
 from matrix.http._heads import RequestHead
 from matrix.http._reader import END, RequestReader
+from matrix.http._watch import Watch
 from matrix.http.interfaces import BodySink
 
 if TYPE_CHECKING:
     from matrix.http._factory import ServerFactory
+
+_GONE = Failure(ConnectionDone())  # type: ignore[no-untyped-call]
 
 
 class ServerConnection(Protocol):
     """
     One client's connection.
 
-    Reading goes on while an answer is made, to notice that the client left, but what it
-    sends meanwhile is bounded: 64 KiB of further requests, and of a body nothing beyond
-    one read until someone receives it.
+    Reading goes on while an answer is made, to notice that the client left, until more has
+    come than is wanted yet (L{Limits.ahead}): of further requests, or of a body that waits
+    for its machine. From then on a L{Watch} does that.
     """
 
     transport: Any
@@ -54,8 +57,9 @@ class ServerConnection(Protocol):
         self._unread = self._lingering = False
         self._stalled = False
         self._half_closed = False
-        self._counted = self._told = False
-        self._held = 0
+        self._visit: Visit | None = None
+        self._watch = Watch(self, self._reader)
+        self._kept = Kept(factory.hold)
 
     def connectionMade(self) -> None:
         transport = self.transport
@@ -71,20 +75,8 @@ class ServerConnection(Protocol):
         transport.registerProducer(self, True)
         self._arm(self.factory.limits.head_time)
         if self.factory.admission is not None:
-            self._enter(self.factory.admission)
-
-    def _enter(self, admission: Admission) -> None:
-        """Stay, or be told at once why not."""
-        self._counted = True
-        refusal = admission.enter(self.peer)
-        if refusal is None:
-            return
-        if admission.telling >= TELLING_MAX:
-            self.abort()
-            return
-        self._told = True
-        admission.telling += 1
-        self._refuse(refusal)
+            self._visit = Visit(self.factory.admission, self.peer)
+            self._visit.enter(self._refuse, self.abort)
 
     def _arm(self, seconds: float) -> None:
         self.factory.wheel.arm(self, seconds)
@@ -116,16 +108,21 @@ class ServerConnection(Protocol):
             return False
         if self.body_open:
             return self._deliver_body()
-        if self._reader.buffered > self.factory.limits.pipelined:
-            self.transport.pauseProducing()
+        if self._reader.buffered > self.factory.limits.ahead:
+            self._pause()
         return False
+
+    def _pause(self) -> None:
+        """Read no more for now, but go on to look whether the client is there."""
+        self.transport.pauseProducing()
+        self._watch.begin()
 
     def _next_request(self) -> bool:
         """Begin with the next request, if it is here and its turn; whether to go on."""
         if self._lingering or self.transport.disconnecting:
             return False
         if self._stalled:  # who reads no answers gets no further ones
-            self.transport.pauseProducing()
+            self._pause()
             return False
         reader = self._reader
         event = reader.next_event()
@@ -158,9 +155,10 @@ class ServerConnection(Protocol):
     def _deliver_body(self) -> bool:
         sink = self._sink
         if sink is None or self._body_paused:
-            self.transport.pauseProducing()
             if sink is None:
-                self._keep(self._reader.buffered)
+                self._kept.keep(self._reader.buffered)
+            if self._body_paused or self._reader.buffered > self.factory.limits.ahead:
+                self._pause()
             return False
         event = self._reader.next_event()
         if event is None:
@@ -177,18 +175,9 @@ class ServerConnection(Protocol):
             sink.body_data(data)
         return True
 
-    def _keep(self, size: int) -> None:
-        """
-        Have so many bytes of a body that nobody reads counted as kept.
-
-        @raise Unavailable: all connections together keep too much.
-        """
-        self.factory.hold.take(size - self._held)
-        self._held = size
-
     def receive_body(self, sink: BodySink) -> None:
         """Let the present request's body flow into C{sink}."""
-        self._keep(0)
+        self._kept.keep(0)
         if not self.body_open:
             sink.body_end()
             return
@@ -196,12 +185,16 @@ class ServerConnection(Protocol):
         self.resume_body()
 
     def pause_body(self) -> None:
+        """Let no more of the body come, nor of what goes through the tunnel."""
         self._body_paused = True
-        self.deadline = inf
+        if not self._stalled:
+            self.deadline = inf
+        if self.body_open or self._tunnel is not None:
+            self._pause()
 
     def resume_body(self) -> None:
         self._body_paused = False
-        if self.body_open:
+        if self.body_open or self._tunnel is not None:
             self.transport.resumeProducing()
             self._pump()
 
@@ -221,6 +214,7 @@ class ServerConnection(Protocol):
         exchange = self._exchange
         stream = self._tunnel is not None or (exchange is not None and exchange.is_stream)
         self._arm(limits.stream_silence if stream else limits.body_silence)
+        self._watch.begin()
         if self._producer is not None:
             self._producer.pauseProducing()
 
@@ -246,8 +240,8 @@ class ServerConnection(Protocol):
         """The present answer is complete: go on with the next request, or close."""
         self._exchange = None
         self._producer = None
-        if self._held:
-            self._keep(0)
+        if self._kept.bytes:
+            self._kept.keep(0)
         sink, self._sink = self._sink, None
         if self.body_open and sink is not None:
             sink.body_lost(ClientGone("The request was answered before its body was whole."))
@@ -270,21 +264,9 @@ class ServerConnection(Protocol):
             self._drain_body()
 
     def _drain_body(self) -> bool:
-        """
-        Answered before the body was whole. Read on if little is left and the client will
-        not notice; whether that was possible.
-        """
-        reader, limit = self._reader, self.factory.limits.drain
-        if reader.left_of_body > limit:
-            return False
-        try:
-            while (event := reader.next_event()) is not END:
-                if event is None:
-                    return False
-        except MatrixError:
-            return False
-        self.body_open = False
-        return True
+        """Answered before the body was whole: go on behind it, if little is left and here."""
+        self.body_open = not self._reader.skip_body(self.factory.limits.drain)
+        return not self.body_open
 
     def _refuse(self, error: MatrixError) -> None:
         """The client broke the protocol: say so if an answer can still be sent, and close."""
@@ -349,7 +331,8 @@ class ServerConnection(Protocol):
         elif self._lingering:
             self._close()
         elif self._tunnel is not None or self._stalled:
-            self._note("silent")
+            if self._exchange is not None:
+                self._exchange.close_reason = self._exchange.close_reason or "silent"
             self.abort()
         elif self._exchange is not None:
             self._refuse(RequestTimeout("The body stopped coming.", reason="body-silence"))
@@ -358,33 +341,52 @@ class ServerConnection(Protocol):
         else:
             self._close()
 
-    def _note(self, reason: str) -> None:
-        if self._exchange is not None:
-            self._exchange.close_reason = self._exchange.close_reason or reason
+    @property
+    def unattended(self) -> bool:
+        """Whether the loop would not tell us that the client leaves."""
+        return self._stalled or self._half_closed or bool(self.transport.paused)
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether a client that has ended its side may still wait for what it is owed."""
+        exchange = self._exchange
+        return exchange is None or not (self.tls or self._tunnel or exchange.is_stream)
 
     def readConnectionLost(self) -> bool:
         """The client will send no more; it may still read an answer it is owed."""
-        if self._exchange is not None and self.body_open:
+        self._half_closed = True
+        if self._exchange is None:
+            return False
+        if not self.may_wait:
+            self._depart()
+            self._close()
+            return False
+        if self.body_open:
             self._refuse(BadRequest("The body ended early.", reason="body-cut"))
             return False
-        self._half_closed = True
-        return self._exchange is not None and self._tunnel is None
+        self._watch.begin()
+        return True
 
-    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # type: ignore[no-untyped-call]  # noqa: B008
+    def connectionLost(self, reason: Failure = _GONE) -> None:
         self.deadline = inf
         self._leave()
+        self._depart()
+
+    def _depart(self) -> None:
+        """The client is gone: so is what was done for it."""
         tunnel, self._tunnel = self._tunnel, None
         exchange, self._exchange = self._exchange, None
         sink, self._sink = self._sink, None
         self._producer = None
         if tunnel is not None:
-            tunnel.connectionLost(reason)
+            tunnel.connectionLost(_GONE)
         if exchange is None:
             return
         if self.body_open and sink is not None:
             sink.body_lost(ClientGone("The client left before the body was whole."))
         if not exchange.over and tunnel is None:
-            exchange.status = ClientGone.status if not exchange.begun else exchange.status
+            if not exchange.begun or not exchange.close_reason:
+                exchange.status = ClientGone.status
             exchange.close_reason = exchange.close_reason or ClientGone.slug
         exchange.client_gone()
         if self.factory.finished is not None:
@@ -392,9 +394,7 @@ class ServerConnection(Protocol):
 
     def _leave(self) -> None:
         """Count no more."""
-        factory = self.factory
-        factory.connections.discard(self)
-        self._keep(0)
-        if factory.admission is not None and self._counted:
-            factory.admission.leave(self.peer)
-            factory.admission.telling -= self._told
+        self.factory.connections.discard(self)
+        self._kept.keep(0)
+        if self._visit is not None:
+            self._visit.leave()

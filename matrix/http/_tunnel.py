@@ -71,7 +71,7 @@ class Tunnel:
         self._backend.streams.add(self)
         machine.resumeProducing()
         self._exchange.register_producer(machine)
-        machine.registerProducer(transport, True)
+        machine.registerProducer(self._exchange, True)
 
     def connectionMade(self) -> None:
         """The connection was made long ago, by HTTP."""
@@ -98,6 +98,8 @@ class Tunnel:
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # type: ignore[no-untyped-call]  # noqa: B008
         self._backend.streams.discard(self)
         self._drop_machine()
+        if self._client.paused:  # it does not take what it has, so that it would take long
+            self._upstream.transport.abortConnection()
 
     # from the machine: Work
 

@@ -13,7 +13,7 @@ from matrix.net._tls import server_context
 from matrix.net._transport import NativeTransport
 from matrix.net._wheel import Wheel
 from matrix.net.authority import LocalAuthority
-from matrix.net.interfaces import IWheel, Timed
+from matrix.net.interfaces import IWheel, Presence, Timed
 
 __all__ = [
     "Daemon",
@@ -22,6 +22,7 @@ __all__ = [
     "NativeClientEndpoint",
     "NativeServerEndpoint",
     "NativeTransport",
+    "Presence",
     "Timed",
     "Wheel",
     "allow_many_files",

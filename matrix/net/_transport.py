@@ -15,6 +15,9 @@ from twisted.internet.interfaces import IProtocol, IPushProducer, ITransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from matrix.net._presence import presence, unread, unread_end
+from matrix.net.interfaces import Presence
+
 WRITE_HIGH_WATER = 64 * 1024
 """Unsent bytes above which the producer is paused: the back-pressure bound of the data path."""
 
@@ -161,6 +164,27 @@ class NativeTransport(asyncio.Protocol):
 
     def stopProducing(self) -> None:
         self.loseConnection()
+
+    # while nobody reads
+
+    def presence(self) -> Presence:
+        """Whether the peer is there, also while reading is paused."""
+        descriptor = self._descriptor()
+        return Presence.GONE if descriptor < 0 else presence(descriptor)
+
+    def unread(self) -> int:
+        """Bytes of a plain connection that have arrived and are not read."""
+        descriptor = self._descriptor()
+        return 0 if descriptor < 0 else unread(descriptor)
+
+    def unread_end(self, size: int) -> bytes:
+        """The last of them."""
+        descriptor = self._descriptor()
+        return b"" if descriptor < 0 else unread_end(descriptor, size)
+
+    def _descriptor(self) -> int:
+        place = self._native.get_extra_info("socket")
+        return -1 if place is None else int(place.fileno())
 
 
 def _reset_on_close(transport: asyncio.Transport) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Protocol
 
 from zope.interface import Attribute, Interface
@@ -27,3 +28,13 @@ class IWheel(Interface):
     def arm(item: Timed, seconds: float) -> None:
         """Let C{item} expire so many seconds from now. To disarm, set C{item.deadline} to
         C{inf}."""
+
+
+class Presence(Enum):
+    """Whether a peer is there."""
+
+    HERE = "here"
+    ENDED = "ended"
+    """It will send no more (FIN): it has left, or it waits for what it is owed."""
+    GONE = "gone"
+    """The connection was reset, or has timed out."""

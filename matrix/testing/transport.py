@@ -17,6 +17,8 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from matrix.net import Presence
+
 
 @implementer(ITransport, IPushProducer)
 class FakeTransport:
@@ -36,6 +38,10 @@ class FakeTransport:
         self.producer: Any = None
         self.protocol: Any = None
         self.full = False
+        self.there = Presence.HERE
+        """What the kernel would say of the peer."""
+        self.arrived = b""
+        """What the peer has sent while reading was paused."""
         self._peer = peer
         self._tls = tls
 
@@ -80,6 +86,15 @@ class FakeTransport:
 
     def stopProducing(self) -> None:
         self.loseConnection()
+
+    def presence(self) -> Presence:
+        return self.there
+
+    def unread(self) -> int:
+        return len(self.arrived)
+
+    def unread_end(self, size: int) -> bytes:
+        return self.arrived[-size:]
 
     # what the test does
 

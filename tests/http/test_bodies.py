@@ -39,11 +39,20 @@ class FlowTests(SynchronousTestCase):
         self.assertTrue(body.ended)
 
     def test_not_read_before_it_is_wanted(self) -> None:
-        _, client, exchange, body = self.start(CHUNKED + b"2\r\nab\r\n")
+        much = b"x" * (LIMITS.ahead + 1)
+        _, client, exchange, body = self.start(CHUNKED + b"%x\r\n%b\r\n" % (len(much), much))
         self.assertTrue(client.paused)
         exchange.receive(body)
         self.assertFalse(client.paused)
-        self.assertEqual(body.data, b"ab")
+        self.assertEqual(body.data, much)
+
+    def test_little_of_it_is_read_all_the_same(self) -> None:
+        """So that a client that leaves is noticed at once."""
+        _, client, exchange, body = self.start(CHUNKED + b"2\r\nab\r\n")
+        self.assertFalse(client.paused)
+        client.receive(b"2\r\ncd\r\n")
+        exchange.receive(body)
+        self.assertEqual(body.data, b"abcd")
 
     def test_paused_and_resumed(self) -> None:
         _, client, exchange, body = self.start(CHUNKED)
@@ -85,6 +94,16 @@ class FlowTests(SynchronousTestCase):
         exchange.pause_body()
         served.wait(LIMITS.body_silence * 2)
         self.assertEqual((client.sent, body.lost), (b"", None))
+
+    def test_client_that_reads_nothing_is_cut_off_even_while_its_body_waits(self) -> None:
+        """An echo that nobody reads would hold both connections for ever."""
+        served, client, exchange, body = self.start(long_post(1 << 20))
+        exchange.receive(body)
+        exchange.begin(200)
+        client.fill()
+        exchange.pause_body()
+        served.wait(LIMITS.body_silence + 1)
+        self.assertTrue(client.aborted)
 
     def test_silence_is_limited_again_behind_a_slow_answer(self) -> None:
         served, client, exchange, body = self.start(POST)

@@ -253,11 +253,19 @@ class RunningOnTests(SynchronousTestCase):
         self.assertEqual((answer.status, rest), (400, b""))
         self.assertEqual([one.status for one in served.over], [400])
 
-    def test_status_stays_when_the_client_leaves_in_the_middle(self) -> None:
+    def test_client_that_leaves_in_the_middle_is_499_too(self) -> None:
         served, client, exchange = started(GET)
         exchange.begin(206)
         client.lose()
-        self.assertEqual((served.over[0].status, served.over[0].close_reason), (206, "client-gone"))
+        self.assertEqual((served.over[0].status, served.over[0].close_reason), (499, "client-gone"))
+
+    def test_status_stays_when_it_was_us_who_ended_it(self) -> None:
+        served, client, exchange = started(GET)
+        exchange.begin(206)
+        client.fill()
+        served.wait(61)
+        client.lose()
+        self.assertEqual((served.over[0].status, served.over[0].close_reason), (206, "silent"))
 
     def test_not_told_of_leaving_behind_the_answer(self) -> None:
         served, client, exchange = started(GET)
@@ -299,12 +307,12 @@ class UpgradeTests(SynchronousTestCase):
 
     def test_what_was_paused_goes_on(self) -> None:
         """More than the bound of early bytes had come."""
-        _, client, exchange = started(GET, b"x" * (LIMITS.pipelined + 1))
+        _, client, exchange = started(GET, b"x" * (LIMITS.ahead + 1))
         self.assertTrue(client.paused)
         echo = Echo()
         exchange.upgrade([], echo)
         self.assertFalse(client.paused)
-        self.assertEqual(len(echo.got), LIMITS.pipelined + 1)
+        self.assertEqual(len(echo.got), LIMITS.ahead + 1)
 
     def test_not_behind_an_answer(self) -> None:
         _, client, exchange = started(GET)

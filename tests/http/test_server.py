@@ -116,7 +116,7 @@ class PipelineTests(SynchronousTestCase):
         while not client.paused and sent < 1 << 20:
             client.receive(GET * 100)
             sent += len(GET) * 100
-        self.assertLess(sent, LIMITS.pipelined + 2 * len(GET) * 100)
+        self.assertLess(sent, LIMITS.ahead + 2 * len(GET) * 100)
         while served.exchanges and not client.disconnecting and sent:
             before = len(served.exchanges)
             hello(served.exchanges[-1])

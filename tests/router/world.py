@@ -18,7 +18,7 @@ from matrix.http import Backend, Counters, HeaderRules, Limits, ServerFactory
 from matrix.machines import MemoryFleet, MemoryProvider
 from matrix.metrics import Registry
 from matrix.model import Address, Machine, MachineState, Principal, User, UserId
-from matrix.net import Wheel
+from matrix.net import Presence, Wheel
 from matrix.router.errorpages import render_for
 from matrix.router.fleet import Fleet
 from matrix.router.front import Bounds, Front
@@ -102,6 +102,9 @@ class Transport:
 
     def resumeProducing(self) -> None:
         self.paused = False
+
+    def presence(self) -> Presence:
+        return Presence.HERE
 
     def getPeer(self) -> tuple[str, int]:
         return ("192.0.2.7", 4711)
