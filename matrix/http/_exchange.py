@@ -217,6 +217,14 @@ class Exchange:
         else:
             self.respond(*self._shown(error))
 
+    def refuse(self, error: MatrixError) -> None:
+        """End with an error that its own sender is to blame for: what is done for it ends too."""
+        self.keep = False
+        on_gone = self._on_gone
+        self.fail(error)
+        self._on_gone = on_gone
+        self.client_gone()
+
     def _shown(self, error: MatrixError) -> Answer:
         try:
             answer: Answer = self._connection.factory.render(error, self)

@@ -279,9 +279,7 @@ class ServerConnection(Protocol):
         elif self.body_open and sink is not None:
             sink.body_lost(error)
         self.body_open = False
-        exchange.keep = False
-        exchange.fail(error)
-        exchange.client_gone()
+        exchange.refuse(error)
 
     def _linger(self) -> None:
         """Close, but let the client read its answer first: bytes of its that we never read

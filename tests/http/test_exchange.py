@@ -253,6 +253,13 @@ class RunningOnTests(SynchronousTestCase):
         self.assertEqual((answer.status, rest), (400, b""))
         self.assertEqual([one.status for one in served.over], [400])
 
+    def test_told_when_the_request_is_refused_meanwhile(self) -> None:
+        served, client, exchange = started(POST)
+        gone: list[int] = []
+        exchange.on_gone(lambda: gone.append(1))
+        client.protocol.readConnectionLost()
+        self.assertEqual((gone, served.over[0].status), ([1], 400))
+
     def test_client_that_leaves_in_the_middle_is_499_too(self) -> None:
         served, client, exchange = started(GET)
         exchange.begin(206)
