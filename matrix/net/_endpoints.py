@@ -24,6 +24,7 @@ from zope.interface import implementer
 
 from matrix.errors import ConfigurationError
 from matrix.model import Address, host_port
+from matrix.net._tls_transport import TlsTransport
 from matrix.net._transport import NativeTransport
 
 _T = TypeVar("_T")
@@ -37,10 +38,6 @@ BACKLOG = 4096
 FULL_PAUSE = 0.005
 """Seconds before another try at a unix socket whose queue is full: a few turns of the loop of
 whoever listens."""
-
-SHUTDOWN_TIMEOUT = 60.0
-"""Seconds for a TLS peer to take what is unsent and to answer our close_notify, before the
-socket is closed without: the end of an answer is lost then to a client that reads slowly."""
 
 
 def event_loop(reactor: Any) -> asyncio.AbstractEventLoop:
@@ -208,21 +205,25 @@ class NativeServerEndpoint:
         return Deferred.fromCoroutine(_serve(self._listening(protocolFactory), self._listener))
 
     def _listening(self, factory: IProtocolFactory) -> Deferred[asyncio.AbstractServer]:
-        limits: dict[str, Any] = {}
-        if self._tls is not None:
-            limits = {
-                "ssl": self._tls,
-                "ssl_handshake_timeout": self._handshake_timeout,
-                "ssl_shutdown_timeout": SHUTDOWN_TIMEOUT,
-            }
-        make = _native(factory)
+        make = _native(factory) if self._tls is None else self._secured(factory, self._tls)
         # The loop calls listen() again, and would shorten the queue to a hundred.
-        limits |= {"sock": self._listener, "backlog": BACKLOG}
+        limits: dict[str, Any] = {"sock": self._listener, "backlog": BACKLOG}
         if self._listener.family == socket.AF_UNIX:
             serving = self._loop.create_unix_server(make, **limits)
         else:
             serving = self._loop.create_server(make, **limits)
         return Deferred.fromFuture(self._loop.create_task(serving))
+
+    def _secured(
+        self, factory: IProtocolFactory, context: ssl.SSLContext
+    ) -> Callable[[], asyncio.BaseProtocol]:
+        def make() -> TlsTransport:
+            protocol = factory.buildProtocol(None)  # type: ignore[arg-type]
+            if protocol is None:
+                raise ConnectionRefusedError("refused by the factory")
+            return TlsTransport(protocol, context, self._loop, self._handshake_timeout)
+
+        return make
 
 
 async def _serve(

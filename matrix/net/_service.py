@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import sys
 from typing import Any, NoReturn
@@ -14,6 +15,10 @@ from twisted.python.failure import Failure
 
 from matrix.errors import ConfigurationError
 from matrix.net._files import allow_many_files
+
+COLLECT_AFTER = 10_000
+"""Objects made and not yet freed that let the collector look for cycles: requests leave none, so
+it is for what goes wrong and for connections, and a look every few thousand of those is enough."""
 
 _log = Logger()
 
@@ -42,7 +47,7 @@ class Daemon(Service):
         super().startService()  # type: ignore[no-untyped-call]
         allow_many_files()
         self._starting = Deferred.fromCoroutine(self.start())
-        self._starting.addErrback(self._could_not)
+        self._starting.addCallbacks(_settle_down, self._could_not)
 
     def stopService(self) -> Deferred[None]:
         super().stopService()  # type: ignore[no-untyped-call]
@@ -63,6 +68,14 @@ class Daemon(Service):
         self._reactor.addSystemEventTrigger("after", "shutdown", _end_failed, text)
         # Services start before the reactor runs, and it cannot be stopped before.
         self._reactor.callWhenRunning(self._reactor.stop)
+
+
+def _settle_down(_: None) -> None:
+    """Spare the garbage collector what was made at the start and stays until the end: it would
+    look through all of that again and again, while the event loop waits."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
 
 
 def _end_failed(text: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 import struct
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -45,20 +44,15 @@ class _Gone(asyncio.Transport):
 _GONE = _Gone()
 
 
-@implementer(ITransport, IPushProducer)
-class NativeTransport(asyncio.Protocol):
-    """
-    One connection: an asyncio protocol towards the loop, a Twisted transport towards
-    the protocol.
+class Adapter(asyncio.BaseProtocol):
+    """What every connection is: an asyncio protocol towards the loop, a Twisted transport
+    towards the protocol."""
 
-    C{data_received} is the protocol's own C{dataReceived} and C{write} the loop's own
-    C{write}, so the adapter costs nothing per read or write.
-    """
+    write: Callable[[bytes], None]
+    """Send bytes; what cannot be sent yet is kept, see L{registerProducer}."""
 
     def __init__(self, protocol: IProtocol) -> None:
         self.protocol = protocol
-        self.data_received = protocol.dataReceived  # type: ignore[method-assign]
-        self.write: Callable[[bytes], None] = _unconnected
         self.disconnecting = False
         self._producer: Any = None
         self.paused = False
@@ -67,19 +61,13 @@ class NativeTransport(asyncio.Protocol):
 
     # towards the loop
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def attach(self, transport: asyncio.BaseTransport) -> None:
+        """The loop's transport is there."""
         self._native = native = cast(asyncio.Transport, transport)
         native.set_write_buffer_limits(high=WRITE_HIGH_WATER)
-        self.write = native.write
-        self.protocol.makeConnection(self)
 
-    def eof_received(self) -> bool:
-        """Keep a plain connection half-open if the protocol wants to answer still; the
-        loop's TLS cannot be half-closed."""
-        half_closed = getattr(self.protocol, "readConnectionLost", None)
-        return half_closed is not None and bool(half_closed()) and not self.tls_version()
-
-    def connection_lost(self, exc: Exception | None) -> None:
+    def lose(self, exc: Exception | None) -> None:
+        """Tell the protocol that the connection is gone."""
         self.disconnecting = True
         self._producer = None
         if self._aborted:
@@ -89,10 +77,8 @@ class NativeTransport(asyncio.Protocol):
         else:
             reason = Failure(ConnectionLost(str(exc)))  # type: ignore[no-untyped-call]
         self.protocol.connectionLost(reason)
-        # The loop may keep this object a little longer; the protocol need not wait for it.
-        del self.data_received
-        # Nor need TLS's buffers, some hundred kilobytes, wait for the garbage collector, which
-        # alone ends the protocol and us, since each refers to the other.
+        # The loop's buffers, some hundred kilobytes, need not wait for the garbage collector,
+        # which alone ends the protocol and us, since each refers to the other.
         self._native = _GONE
         self.write = _lost
 
@@ -135,8 +121,7 @@ class NativeTransport(asyncio.Protocol):
 
     def tls_version(self) -> str:
         """C{TLSv1.3} and so on; empty on a plain connection."""
-        tls: ssl.SSLObject | None = self._native.get_extra_info("ssl_object")
-        return (tls.version() or "") if tls is not None else ""
+        return ""
 
     # towards the protocol: flow control
 
@@ -185,6 +170,36 @@ class NativeTransport(asyncio.Protocol):
     def _descriptor(self) -> int:
         place = self._native.get_extra_info("socket")
         return -1 if place is None else int(place.fileno())
+
+
+@implementer(ITransport, IPushProducer)
+class NativeTransport(Adapter):
+    """
+    A plain connection.
+
+    C{data_received} is the protocol's own C{dataReceived} and C{write} the loop's own
+    C{write}, so the adapter costs nothing per read or write.
+    """
+
+    def __init__(self, protocol: IProtocol) -> None:
+        super().__init__(protocol)
+        self.data_received = protocol.dataReceived
+        self.write = _unconnected
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.attach(transport)
+        self.write = self._native.write
+        self.protocol.makeConnection(self)
+
+    def eof_received(self) -> bool:
+        """Keep the connection half-open if the protocol wants to answer still."""
+        half_closed = getattr(self.protocol, "readConnectionLost", None)
+        return half_closed is not None and bool(half_closed())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lose(exc)
+        # The loop may keep this object a little longer; the protocol need not wait for it.
+        del self.data_received
 
 
 def _reset_on_close(transport: asyncio.Transport) -> None:

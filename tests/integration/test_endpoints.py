@@ -135,6 +135,9 @@ class ClosedAtOnceTests(TestCase):
         await endpoint.connect(Factory.forProtocol(Protocol))
 
     async def test_is_no_connection(self) -> None:
-        for address in (Address(path=str(scratch(self) / "sock")), Address(host="127.0.0.1", port=0)):
+        for address in (
+            Address(path=str(scratch(self) / "sock")),
+            Address(host="127.0.0.1", port=0),
+        ):
             with self.assertRaises(ConnectionResetError):
                 await self.outcome(address)

@@ -1,0 +1,220 @@
+"""TLS on a connection of the event loop, without the loop's own layer."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet.interfaces import IProtocol, IPushProducer, ITransport
+from zope.interface import implementer
+
+from matrix.net._transport import Adapter
+
+READ_MAX = 64 * 1024
+"""Bytes taken from the socket at once: no more than this is ever held of what a protocol that
+has paused us does not take."""
+
+RECORD_MAX = 16 * 1024
+"""Bytes of plain text in one TLS record (RFC 8446 section 5.1)."""
+
+SHUTDOWN_TIMEOUT = 60.0
+"""Seconds for a TLS peer to take what is unsent and to close its side, before the socket is
+closed without: the end of an answer is lost then to a client that reads slowly."""
+
+# Where bytes arrive; they are decrypted before anything else is read, so one serves all.
+_ARRIVED = memoryview(bytearray(READ_MAX))
+
+
+@implementer(ITransport, IPushProducer)
+class TlsTransport(Adapter):
+    """
+    One TLS connection, the server's side.
+
+    The loop's own layer raises and catches an exception for each read, keeps 256 KiB of
+    buffer for each connection, and reads without bound ahead of a protocol that has paused
+    it. This one stops when there is nothing left to decrypt.
+
+    The peer's close_notify and a bare end of its stream both end the connection: whoever
+    closes a TLS connection sends the first, and hardly anybody half-closes one.
+    """
+
+    def __init__(
+        self,
+        protocol: IProtocol,
+        context: ssl.SSLContext,
+        loop: asyncio.AbstractEventLoop,
+        handshake_timeout: float,
+        shaken: Callable[[TlsTransport, str], None] = lambda transport, failure: None,
+    ) -> None:
+        """
+        @param handshake_timeout: seconds.
+        @param shaken: called when the handshake is over, with an empty text, or with how it
+            failed: C{timeout}, C{protocol} or C{gone}.
+        """
+        super().__init__(protocol)
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._read, self._encrypt = tls.read, tls.write
+        self._receive = protocol.dataReceived
+        self._loop = loop
+        self._handshake_timeout = handshake_timeout
+        self._shaken: Callable[[TlsTransport, str], None] | None = shaken
+        self._timer: asyncio.TimerHandle | None = None
+        self._version = ""
+        self._connected = False
+        """Whether the protocol has a connection, as far as it knows."""
+        self._delivering = False
+
+    # towards the loop: BufferedProtocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.attach(transport)
+        self._timer = self._loop.call_later(self._handshake_timeout, self._late)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _ARRIVED
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._incoming.write(_ARRIVED[:nbytes])
+        if self._shaken is not None and not self._shake():
+            return
+        self._deliver()
+
+    def eof_received(self) -> bool:
+        return False  # the loop closes the connection then
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        if self._shaken is not None:
+            self._shook("gone")
+        elif self._connected:
+            self._connected = False
+            self.lose(exc)
+
+    # handshake
+
+    def _shake(self) -> bool:
+        """Go on with the handshake; whether it is done."""
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush()
+            return False
+        except ssl.SSLError:
+            self._flush()  # an alert says why
+            self._native.close()
+            self._shook("protocol")
+            return False
+        self._flush()
+        self._shook("")
+        self._version = self._tls.version() or ""
+        self._connected = True
+        self.protocol.makeConnection(self)
+        return True
+
+    def _shook(self, failure: str) -> None:
+        self._stop_timer()
+        shaken, self._shaken = self._shaken, None
+        if failure:
+            self.disconnecting = True
+        if shaken is not None:
+            shaken(self, failure)
+
+    def _late(self) -> None:
+        """The peer has not done its part in time."""
+        self._timer = None
+        if self._shaken is not None:
+            self._shook("timeout")
+        self._native.abort()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # reading
+
+    def _deliver(self) -> None:
+        """Hand on what can be decrypted, as long as the protocol takes it."""
+        if self._delivering or not self._connected:
+            return
+        self._delivering = True
+        incoming, outgoing, read = self._incoming, self._outgoing, self._read
+        try:
+            while incoming.pending and not self.paused:
+                data = read(RECORD_MAX)
+                if not data:
+                    self._ended()
+                    break
+                if not self.disconnecting:
+                    self._receive(data)
+        except ssl.SSLWantReadError:
+            pass  # the rest of a record is on its way
+        except ssl.SSLZeroReturnError:  # what read says instead of nothing after our own end
+            self._ended()
+        except ssl.SSLError as error:
+            self._broken(error)
+        finally:
+            self._delivering = False
+        if outgoing.pending:  # the answer to a key update
+            self._native.write(outgoing.read())
+
+    def _ended(self) -> None:
+        """The peer has sent its close_notify."""
+        if not self.disconnecting:
+            self._say_goodbye()
+        self._native.close()
+
+    def lose(self, exc: Exception | None) -> None:
+        super().lose(exc)
+        # These need not wait for the garbage collector either.
+        del self._tls, self._read, self._encrypt, self._receive, self._incoming, self._outgoing
+
+    def _broken(self, error: ssl.SSLError) -> None:
+        """What came is no TLS."""
+        self._flush()
+        self._native.close()
+        self.connection_lost(error)
+
+    def resumeProducing(self) -> None:
+        if self.paused and not self.disconnecting:
+            super().resumeProducing()
+            self._loop.call_soon(self._deliver)
+
+    # writing
+
+    def write(self, data: bytes) -> None:
+        if not self.disconnecting and data:
+            self._encrypt(data)
+            self._native.write(self._outgoing.read())
+
+    def _flush(self) -> None:
+        if self._outgoing.pending:
+            self._native.write(self._outgoing.read())
+
+    def loseConnection(self, reason: Any = None) -> None:
+        """Close once everything written is sent."""
+        if not self.disconnecting:
+            self.disconnecting = True
+            self._say_goodbye()
+            # The peer closes when it has read our goodbye. What it sends until then must be
+            # read, or the kernel would answer it with a reset, which may destroy what is on
+            # its way to it (RFC 9112 section 9.6).
+            if self.paused:
+                self.paused = False
+                self._native.resume_reading()
+            self._timer = self._loop.call_later(SHUTDOWN_TIMEOUT, self._native.abort)
+
+    def _say_goodbye(self) -> None:
+        with suppress(ssl.SSLError):  # the peer's is still to come, or it is past talking to
+            self._tls.unwrap()
+        self._flush()
+
+    # facts
+
+    def tls_version(self) -> str:
+        return self._version
