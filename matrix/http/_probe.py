@@ -50,6 +50,9 @@ class _Probe:
     def _cancelled(self, answered: Deferred[bool]) -> None:
         self._done(False)
 
+    def upstream_ended(self) -> bool:
+        return False
+
     def upstream_lost(self) -> None:
         if not self.answered.called:
             self.answered.callback(self._seen)

@@ -255,6 +255,9 @@ class Relay:
         """The client left: so does the machine's work for it."""
         self._drop_upstream()
 
+    def upstream_ended(self) -> bool:
+        return False
+
     def upstream_lost(self) -> None:
         upstream, self._upstream = self._upstream, None
         if upstream is None:

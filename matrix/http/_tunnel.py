@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 from typing import Any
 
@@ -16,7 +17,6 @@ from matrix.http._fields import Fields
 from matrix.http._heads import RequestHead
 from matrix.http._upstream import Backend, Upstream
 from matrix.http._websocket import (
-    BAD_GATEWAY,
     SERVICE_RESTART,
     FrameFollower,
     accept_key,
@@ -26,6 +26,11 @@ from matrix.http._websocket import (
 CLOSE_TIMEOUT = 2.0
 """Seconds for either side to take a close frame of ours, and for the client to answer it
 (RFC 6455 section 7.1.1)."""
+
+ANSWER_TIMEOUT = 0.25
+"""Seconds for a client to answer a close frame behind which the machine half-closed its
+connection: enough for a round trip, and no more, since over TLS the loop cannot tell the
+client that nothing will follow without ending both directions."""
 
 
 def check_upgrade(request: RequestHead, fields: Fields) -> None:
@@ -62,6 +67,9 @@ class Tunnel:
         self._from_machine = FrameFollower()
         self._client: Any = None
         self._closing = False
+        """Whether what the client sends goes nowhere any more."""
+        self._owed = False
+        """Whether the machine only waits for the answer to its close frame."""
 
     def makeConnection(self, transport: Any) -> None:
         """Join the two, back-pressure included."""
@@ -94,10 +102,13 @@ class Tunnel:
             return
         self._upstream.send(data)
         self._upstream.arm(self._backend.limits.stream_silence)
+        if self._owed and self._from_client.closing and self._from_client.at_boundary:
+            self._answered()
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # type: ignore[no-untyped-call]  # noqa: B008
         self._backend.streams.discard(self)
-        self._drop_machine()
+        if not self._closing:
+            self._drop_machine()
         if self._client.paused:  # it does not take what it has, so that it would take long
             self._upstream.transport.abortConnection()
 
@@ -110,16 +121,33 @@ class Tunnel:
         self._client.write(data)
         self._upstream.arm(self._backend.limits.stream_silence)
 
+    def upstream_ended(self) -> bool:
+        """The machine sends no more; whether it may still wait to be sent something."""
+        if self._closing or self._from_client.closing or not self._from_machine.closing:
+            return False
+        self._owed = True
+        self._after(ANSWER_TIMEOUT, self._answered)
+        return True
+
+    def _answered(self) -> None:
+        """The machine has the answer to its close frame, or will not get one."""
+        if not self._closing:
+            self._drop_machine()
+            self.upstream_lost()
+
     def upstream_lost(self) -> None:
-        """The machine's end is gone: after its close frame that is proper, else we say so."""
+        """
+        The machine's end is gone, and so is the client's once it has what was sent before:
+        with a close frame in it or without, in the middle of a frame or not. Whatever a
+        client makes of that it would make of it without us.
+        """
         self._backend.streams.discard(self)
-        if self._from_machine.closing:
-            self._end_client(self._backend.limits.body_silence)
-        else:
-            self._close_client(BAD_GATEWAY, "The machine closed the connection.")
+        self._closing = True
+        self._end_client(self._backend.limits.body_silence)
 
     def upstream_silent(self) -> None:
         self._exchange.close_reason = "silent"
+        self._closing = True
         self._drop_machine()
         self._client.abortConnection()
 
@@ -147,15 +175,15 @@ class Tunnel:
         else:
             self._client.write(close_frame(code, reason))
             self._client.resumeProducing()
-            self._limit_client(CLOSE_TIMEOUT)
+            self._after(CLOSE_TIMEOUT, self._client.abortConnection)
 
     def _end_client(self, seconds: float) -> None:
         """Close once everything is sent; a client that does not read it is not waited for."""
         self._client.loseConnection()
-        self._limit_client(seconds)
+        self._after(seconds, self._client.abortConnection)
 
-    def _limit_client(self, seconds: float) -> None:
-        self._backend.wheel.arm(_ClientLimit(self._client), seconds)
+    def _after(self, seconds: float, action: Callable[[], None]) -> None:
+        self._backend.wheel.arm(_Later(action), seconds)
 
     def _drop_machine(self) -> None:
         upstream = self._upstream
@@ -165,13 +193,10 @@ class Tunnel:
         upstream.arm(CLOSE_TIMEOUT)
 
 
-class _ClientLimit:
-    """Ends a client that does not answer a close frame, or not even read it."""
+class _Later:
+    """What happens to a side that does not do its part of closing in time."""
 
-    def __init__(self, transport: Any) -> None:
+    def __init__(self, action: Callable[[], None]) -> None:
         self.deadline = inf
         self.wheel_slot = 0
-        self._transport = transport
-
-    def expired(self) -> None:
-        self._transport.abortConnection()
+        self.expired = action

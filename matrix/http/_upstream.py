@@ -27,6 +27,10 @@ class Work(Shape):
     def response_data(self, data: bytes) -> None:
         """Bytes from the machine."""
 
+    def upstream_ended(self) -> bool:
+        """The machine sends no more; whether it may still be sent something, instead of the
+        connection being closed."""
+
     def upstream_lost(self) -> None:
         """The connection is gone."""
 
@@ -94,6 +98,10 @@ class Upstream(Protocol):
             self.arm(self.backend.limits.body_silence)  # it is us who do not read
         else:
             self.work.upstream_silent()
+
+    def readConnectionLost(self) -> bool:
+        """The machine sends no more; whether the work still has something for it."""
+        return self.work is not None and self.work.upstream_ended()
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # type: ignore[no-untyped-call]  # noqa: B008
         self.deadline = inf

@@ -16,8 +16,6 @@ SERVICE_RESTART = 1012
 """The machine goes to sleep or restarts: come back (IANA WebSocket close codes)."""
 TRY_AGAIN_LATER = 1013
 """The machine cannot serve now (IANA WebSocket close codes)."""
-BAD_GATEWAY = 1014
-"""The machine died or broke the protocol (IANA WebSocket close codes)."""
 
 
 def accept_key(key: bytes) -> bytes:

@@ -5,7 +5,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyClass
 
 from matrix.http import Limits, accept_key, close_frame
-from matrix.http._tunnel import CLOSE_TIMEOUT, Tunnel
+from matrix.http._tunnel import ANSWER_TIMEOUT, CLOSE_TIMEOUT, Tunnel
 from matrix.testing.relayed import NOTE, Relayed
 from matrix.testing.transport import FakeTransport
 
@@ -128,21 +128,60 @@ class EndingTests(TunnelCase):
         self.assertFalse(client.aborted)
 
     def test_machine_dies(self) -> None:
-        """A browser is told by a code, instead of seeing the connection vanish."""
-        client, machine = self.open_quietly()
-        machine.lose(ConnectionResetError())
-        self.assertTrue(client.sent.startswith(b"\x88"))
-        self.assertEqual(int.from_bytes(client.sent[2:4], "big"), 1014)
-        client.receive(close_frame(1014, "", masked=True))
-        self.assertTrue(client.disconnecting)
-        self.assertFalse(client.aborted)
+        """The client sees what it would see without us: an end without a close frame."""
+        for error in (None, ConnectionResetError()):
+            client, machine = self.open_quietly()
+            machine.receive(HELLO)
+            machine.lose(error)
+            self.assertEqual(client.sent, HELLO)
+            self.assertTrue(client.disconnecting)
+            self.assertFalse(client.aborted)
+            client.receive(MASKED)
+            client.lose()
+            self.assertEqual(machine.sent, b"")
 
     def test_machine_dies_within_a_frame(self) -> None:
         client, machine = self.open_quietly()
         machine.receive(HELLO[:3])
         machine.lose()
-        self.assertTrue(client.aborted)
         self.assertEqual(client.sent, HELLO[:3])
+        self.assertTrue(client.disconnecting)
+
+    def test_client_that_reads_nothing_is_not_waited_for(self) -> None:
+        client, machine = self.open_quietly()
+        machine.lose()
+        self.relayed.wait(Limits().body_silence - 1)
+        self.assertFalse(client.aborted)
+        self.relayed.wait(2)
+        self.assertTrue(client.aborted)
+
+    def test_machine_that_half_closes_behind_its_close_frame_is_answered(self) -> None:
+        client, machine = self.open_quietly()
+        machine.receive(close_frame(1000, "bye"))
+        self.assertTrue(machine.protocol.readConnectionLost())
+        answer = close_frame(1000, "bye", masked=True)
+        client.receive(answer[:4])
+        self.assertFalse(machine.disconnecting)
+        client.receive(answer[4:])
+        self.assertEqual(machine.sent, answer)
+        self.assertTrue(machine.disconnecting)
+        self.assertTrue(client.disconnecting)
+        self.assertFalse(client.aborted)
+
+    def test_half_closed_machine_is_not_answered_for_ever(self) -> None:
+        client, machine = self.open_quietly()
+        machine.receive(close_frame(1000, "bye"))
+        machine.protocol.readConnectionLost()
+        self.relayed.wait(ANSWER_TIMEOUT + 1)
+        self.assertTrue(client.disconnecting)
+        self.assertFalse(client.aborted)
+        self.assertTrue(machine.disconnecting)
+        self.assertEqual(len(self.backend.streams), 0)
+
+    def test_half_closed_machine_without_a_close_frame_is_gone(self) -> None:
+        _, machine = self.open_quietly()
+        machine.receive(HELLO)
+        self.assertFalse(machine.protocol.readConnectionLost())
 
     def test_silence(self) -> None:
         client, machine = self.open_quietly()

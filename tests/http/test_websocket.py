@@ -117,6 +117,33 @@ class FollowerTests(SynchronousTestCase):
         self.assertTrue(follower.feed(b"o"))
         self.assertTrue(follower.at_boundary)
 
+    def test_frame_of_8_gib(self) -> None:
+        """And one byte more, so that no 32 bits hold its length; without a byte of it kept."""
+        size = (8 << 30) + 1
+        follower = FrameFollower()
+        for byte in b"\x82\x7f" + struct.pack("!Q", size):
+            self.assertTrue(follower.at_boundary or follower._header)
+            follower.feed(bytes([byte]))
+        piece = bytes(1 << 20)
+        for _ in range(size >> 20):
+            self.assertTrue(follower.feed(piece))
+            self.assertFalse(follower.at_boundary)
+        self.assertTrue(follower.feed(b"x\x89\x00"))
+        self.assertTrue(follower.at_boundary)
+        self.assertFalse(follower.feed(b"\x89\x00"))
+
+    def test_longest_length_there_is(self) -> None:
+        follower = FrameFollower()
+        follower.feed(b"\x82\x7f" + b"\x7f" + b"\xff" * 7)
+        self.assertTrue(follower.feed(bytes(1 << 20)))
+        self.assertFalse(follower.at_boundary)
+
+    def test_lengths_in_longer_forms_than_needed(self) -> None:
+        for header in (b"\x81\x7e\x00\x02", b"\x81\x7f" + struct.pack("!Q", 2)):
+            follower = FrameFollower()
+            self.assertTrue(follower.feed(header + b"ok"))
+            self.assertTrue(follower.at_boundary)
+
     def test_closing(self) -> None:
         for masked in (False, True):
             follower = FrameFollower()
