@@ -20,6 +20,9 @@ from matrix.model import host_port
 
 PREFIX = "MATRIX_"
 
+MOST_WORKERS = 32
+"""Each has 5 connections to PostgreSQL; embedded mode's has room for that many."""
+
 TYPO_RATIO = 0.85
 """How alike (0 to 1) an unknown name must be to a setting's to be taken for a misspelling.
 Lower, and names that other programs own would be refused."""
@@ -143,6 +146,14 @@ class Settings(BaseSettings):
     stale_max: Seconds = Field(
         default=600.0,
         description="Seconds the route table is served while the directory is unreachable.",
+    )
+
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=MOST_WORKERS,
+        description="Processes that serve the public listener: with 2 or more a supervisor "
+        "starts them and looks after them. One for each core is right.",
     )
 
     handshake_timeout: Seconds = Field(default=10.0, description="Seconds for a TLS handshake.")

@@ -138,10 +138,13 @@ def _status_lines(found: Mapping[str, Any], server: Server) -> list[str]:
     else:
         states = ", ".join(f"{number} {state}" for state, number in machines.items())
         count = f"{sum(machines.values())} ({states})" if machines else "none yet"
+    workers = found.get("workers") or []
+    up = f"{sum(worker['up'] for worker in workers)} of {len(workers)} up"
     lines = facts(
         [
             *found["listeners"].items(),
             ("admin API", server.url),
+            *([("workers", up)] if workers else []),
             ("provider", found["provider"]),
             ("machines", count),
             ("connections", str(found["open_connections"])),

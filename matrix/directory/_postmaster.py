@@ -53,7 +53,7 @@ LOG_LIMIT = 1 << 20
 
 DURABLE = {
     "shared_buffers": "32MB",
-    "max_connections": "100",
+    "max_connections": "200",
     # One box, nobody replicates: the log need not be written for that.
     "wal_level": "minimal",
     "max_wal_senders": "0",

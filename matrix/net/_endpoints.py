@@ -71,19 +71,28 @@ def parse_listen(text: str) -> Address:
     return Address(host=host or "::", port=port)
 
 
-def bind(address: Address, *, reuse_port: bool = False) -> list[socket.socket]:
+def bind(address: Address, *, queues: int = 1) -> list[socket.socket]:
     """
     Bind and listen, now: a port in use must end the program, not be found out later.
 
     A name such as C{localhost} may stand for several addresses; all are bound, to the
     same port. A unix socket is made with mode 0600; a stale one is replaced.
 
+    @param queues: how many sockets to bind for each address, one set of them after the
+        other: the kernel spreads connections evenly over the queues of an address
+        (SO_REUSEPORT, socket(7)).
     @raise ConfigurationError: it cannot be bound; says why in one line.
     """
     try:
         if address.path is not None:
             return [_bind_unix(address.path)]
-        return _bind_tcp(address.host or "::", address.port or 0, reuse_port)
+        host, port = address.host or "::", address.port or 0
+        if queues == 1:
+            return _bind_tcp(host, port, False)
+        if port:  # or a program that shares its port too would not be noticed
+            for probe in _bind_tcp(host, port, False):
+                probe.close()
+        return _bind_queues(host, port, queues)
     except OSError as error:
         hint = {
             errno.EEXIST: "there is something of that name that is no socket",
@@ -114,6 +123,19 @@ def _bind_unix(path: str) -> socket.socket:
         os.umask(old)
     listener.listen(BACKLOG)
     return listener
+
+
+def _bind_queues(host: str, port: int, queues: int) -> list[socket.socket]:
+    listeners: list[socket.socket] = []
+    try:
+        for _ in range(queues):
+            listeners += _bind_tcp(host, port, True)
+            port = port or listeners[0].getsockname()[1]
+    except OSError:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
 
 
 def _bind_tcp(host: str, port: int, reuse_port: bool) -> list[socket.socket]:

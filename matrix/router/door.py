@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -53,6 +54,8 @@ class Door:
         self._keys: JwksKeys | None = None
         self._factory: ServerFactory | None = None
         self._ports: list[IListeningPort] = []
+        self._stands: dict[int, list[IListeningPort]] = {}
+        self._closed = False
 
     # starting
 
@@ -86,10 +89,34 @@ class Door:
         self._engine.registry.watch(
             series.OPEN_CONNECTIONS, lambda: len(factory.connections), "client"
         )
-        timeout = self._engine.settings.handshake_timeout
         for listener in public:
-            endpoint = NativeServerEndpoint(self._engine.loop, listener, self._tls, timeout)
-            self._ports.append(await endpoint.listen(factory))
+            self._ports.append(await self._serve(listener, factory))
+
+    async def _serve(self, listener: socket.socket, factory: ServerFactory) -> IListeningPort:
+        timeout = self._engine.settings.handshake_timeout
+        endpoint = NativeServerEndpoint(self._engine.loop, listener, self._tls, timeout)
+        return await endpoint.listen(factory)
+
+    async def stand_in(self, others: Mapping[int, Sequence[socket.socket]]) -> None:
+        """
+        Accept connections from other workers' queues too, for as long as they do not.
+
+        @param others: the listeners of each of them, by number; those that are not named
+            any more accept for themselves again.
+        """
+        for number in self._stands.keys() - others.keys():
+            for port in self._stands.pop(number):
+                port.stopListening()
+        for number in others.keys() - self._stands.keys():
+            ports: list[IListeningPort] = []
+            self._stands[number] = ports
+            for listener in others[number]:
+                if self._factory is not None and self._stands.get(number) is ports:
+                    port = await self._serve(listener.dup(), self._factory)
+                    if self._stands.get(number) is ports and not self._closed:
+                        ports.append(port)
+                    else:  # it is back, or we are to end
+                        port.stopListening()
 
     async def _open_gate(self, supplies: Supplies) -> TokenGate:
         reactor, settings = self._engine.reactor, self._engine.settings
@@ -167,7 +194,8 @@ class Door:
 
     def close(self) -> None:
         """Accept no more."""
-        for port in self._ports:
+        self._closed = True
+        for port in (*self._ports, *(port for stand in self._stands.values() for port in stand)):
             port.stopListening()
         if self._factory is not None:
             self._factory.drain()

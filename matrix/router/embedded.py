@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +70,8 @@ class Embedded:
             jwks_url=self._issuer.jwks_url,
             master=_reveal(self._master),
             admin_token=_reveal(self.admin_token),
-            sign_ins=SignInLinks(self._mint, SESSION_LIFE, self.codes),
+            sign_ins=sign_in_links(self.directory, self.codes),
         )
-
-    def _mint(self, name: str) -> str:
-        return self._issuer.mint(name, life=SESSION_LIFE)
 
     async def stop(self) -> None:
         """Stop what was started; no process is left."""
@@ -105,6 +102,17 @@ class Embedded:
             f'  curl --cacert {self.ca} -H "Authorization: Bearer {token}" {public}\n\n'
             "  More tokens: matrix token alice.  Ctrl-C stops everything.\n"
         )
+
+
+def sign_in_links(directory: Path, codes: Mapping[str, str]) -> SignInLinks:
+    """
+    What stands behind the links of an embedded Matrix.
+
+    @param directory: its state directory.
+    @param codes: each code's user.
+    """
+    issuer = LocalIssuer.open(directory / "issuer")
+    return SignInLinks(lambda name: issuer.mint(name, life=SESSION_LIFE), SESSION_LIFE, codes)
 
 
 def check_loopback(setting: str, host: str | None) -> None:

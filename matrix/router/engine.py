@@ -55,6 +55,8 @@ class Engine:
         self.live: Machinery | None = None
         self._lag = LoopLag(reactor, self.registry.histogram(series.LOOP_LAG_SECONDS))
         self._periodic: list[Periodic] = []
+        self._reconciler: Reconciler | None = None
+        self._healing = False
 
     # starting
 
@@ -89,9 +91,18 @@ class Engine:
     async def reconcile(self) -> None:
         """See to all machines that there are, now and again and again."""
         assert self.live is not None  # it was started
-        reconciler = Reconciler(self.live.fleet, self.live.waker)
-        await reconciler.run()
-        self._every(RECONCILE_INTERVAL, reconciler.run)
+        self._reconciler = Reconciler(self.live.fleet, self.live.waker)
+        await self.heal()
+        self._every(RECONCILE_INTERVAL, self.heal)
+
+    async def heal(self) -> None:
+        """One pass over all machines, unless one is under way."""
+        if self._reconciler is not None and not self._healing:
+            self._healing = True
+            try:
+                await self._reconciler.run()
+            finally:
+                self._healing = False
 
     def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         periodic = Periodic(self.reactor, seconds, work)

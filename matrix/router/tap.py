@@ -32,6 +32,7 @@ class Options(BaseOptions):
         ["listen", "l", None, "HOST:PORT of the public TLS listener"],
         ["internal", "i", None, "HOST:PORT of the internal listener"],
         ["idle", None, None, "Seconds without use after which a machine is suspended"],
+        ["workers", "w", None, "Processes that serve the public listener"],
         ["state-dir", None, None, "Where embedded mode keeps everything it makes"],
     ]
 
@@ -69,6 +70,7 @@ def _composed(options: Options, reactor: Any) -> IService:
     from matrix.router.embedded import Embedded, check_loopback
     from matrix.router.service import Router
     from matrix.router.supplies import from_settings
+    from matrix.router.workers.supervisor import Supervisor
     from matrix.settings import load
 
     event_loop(reactor)
@@ -78,17 +80,21 @@ def _composed(options: Options, reactor: Any) -> IService:
         internal=options["internal"],
         idle_timeout=options["idle"],
         state_dir=options["state-dir"],
+        workers=options["workers"],
         database_url="" if options["embedded"] else None,
     )
+    service = Router if settings.workers == 1 else Supervisor
     public = parse_listen(settings.listen or ("localhost:8443" if settings.embedded else ":443"))
     internal = parse_listen(settings.internal or "127.0.0.1:9443")
-    if not settings.embedded:
+    embedded = None
+    if settings.embedded:
+        check_loopback("MATRIX_LISTEN", public.host)
+        check_loopback("MATRIX_INTERNAL", internal.host)
+        embedded = Embedded(reactor, settings)
+        settings = embedded.settle(settings)
+        tls = server_context(embedded.cert, embedded.key)
+    else:
         from_settings(settings)
         tls = server_context(Path(str(settings.tls_cert)), Path(str(settings.tls_key)))
-        return Router(reactor, settings, None, bind(public), bind(internal), tls)
-    check_loopback("MATRIX_LISTEN", public.host)
-    check_loopback("MATRIX_INTERNAL", internal.host)
-    embedded = Embedded(reactor, settings)
-    tls = server_context(embedded.cert, embedded.key)
-    settings = embedded.settle(settings)
-    return Router(reactor, settings, embedded, bind(public), bind(internal), tls)
+    sockets = bind(public, queues=settings.workers), bind(internal)
+    return service(reactor, settings, embedded, *sockets, tls)

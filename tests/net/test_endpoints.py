@@ -33,6 +33,18 @@ class ParseTests(SynchronousTestCase):
                 parse_listen(text)
 
 
+def _accepted(listener: socket.socket) -> list[socket.socket]:
+    """What waits in a listener's queue, closed already."""
+    accepted = []
+    while True:
+        try:
+            client, _ = listener.accept()
+        except BlockingIOError:
+            return accepted
+        client.close()
+        accepted.append(client)
+
+
 class LoopTests(SynchronousTestCase):
     def test_other_reactors_are_refused(self) -> None:
         with self.assertRaises(ConfigurationError) as caught:
@@ -41,19 +53,23 @@ class LoopTests(SynchronousTestCase):
 
 
 class TcpTests(SynchronousTestCase):
-    def bind(self, address: Address, **options: bool) -> list[socket.socket]:
+    def bind(self, address: Address, **options: int) -> list[socket.socket]:
         listeners = bind(address, **options)
         for listener in listeners:
             self.addCleanup(listener.close)
         return listeners
 
-    def refused(self, address: Address) -> str:
+    def refused(self, address: Address, queues: int = 1) -> str:
         with self.assertRaises(ConfigurationError) as caught:
-            self.bind(address)
+            self.bind(address, queues=queues)
         text = str(caught.exception)
         self.assertTrue(text.startswith(f"cannot listen on {address}: "), text)
         self.assertNotIn("\n", text)
         return text
+
+    def free_port(self) -> int:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            return int(free.getsockname()[1])
 
     def test_ephemeral_port(self) -> None:
         listener = self.bind(Address(host="127.0.0.1", port=0))[0]
@@ -101,10 +117,27 @@ class TcpTests(SynchronousTestCase):
         taken = self.bind(Address(host="127.0.0.1", port=0))[0].getsockname()[1]
         self.assertIn("another program", self.refused(Address(host="127.0.0.1", port=taken)))
 
-    def test_shared_if_all_agree(self) -> None:
-        first = self.bind(Address(host="127.0.0.1", port=0), reuse_port=True)[0]
-        port = first.getsockname()[1]
-        self.assertEqual(len(self.bind(Address(host="127.0.0.1", port=port), reuse_port=True)), 1)
+    def test_several_queues_have_one_port(self) -> None:
+        for port in (0, self.free_port()):
+            queues = self.bind(Address(host="127.0.0.1", port=port), queues=3)
+            ports = {queue.getsockname()[1] for queue in queues}
+            self.assertEqual((len(queues), len(ports)), (3, 1))
+            self.assertIn(port, {0, *ports})
+
+    def test_connections_are_spread_over_them(self) -> None:
+        queues = self.bind(Address(host="127.0.0.1", port=0), queues=2)
+        place = queues[0].getsockname()
+        for _ in range(100):
+            client = socket.create_connection(place)
+            self.addCleanup(client.close)
+        for queue in queues:
+            self.assertGreater(len(_accepted(queue)), 20)
+
+    def test_a_program_that_has_queues_there_is_noticed(self) -> None:
+        taken = self.bind(Address(host="127.0.0.1", port=0), queues=2)[0].getsockname()[1]
+        for queues in (1, 2):
+            address = Address(host="127.0.0.1", port=taken)
+            self.assertIn("another program", self.refused(address, queues))
 
     def test_none_is_left_bound_when_one_fails(self) -> None:
         taken = self.bind(Address(host="127.0.0.1", port=0))[0].getsockname()[1]

@@ -1,0 +1,137 @@
+"""C{twistd matrix --workers}: binds, supplies, watches over the workers, and answers operators."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from matrix.net import Daemon
+from matrix.router.embedded import Embedded
+from matrix.router.engine import Engine
+from matrix.router.inside import Inside, instance_of, url
+from matrix.router.service import say
+from matrix.router.supplies import Supplies, from_settings
+from matrix.router.workers.brief import Brief, settings_for_workers
+from matrix.router.workers.channel import Message
+from matrix.router.workers.crew import Crew
+from matrix.router.workers.hand import Hand
+from matrix.settings import Settings
+
+_log = Logger()
+
+
+class Supervisor(Daemon):
+    """
+    The process that the operator started.
+
+    Each worker has a queue of connections of its own (SO_REUSEPORT), so that all get their
+    share: from one common queue the first to wake takes most of a crowd. The sockets are
+    made here, once, and stay open here: what is queued for a worker that dies is not reset.
+    All workers inherit all of them, and while one is absent the others accept in its stead.
+    """
+
+    name = "matrix"
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Settings,
+        embedded: Embedded | None,
+        public: list[socket.socket],
+        internal: list[socket.socket],
+        tls: Any,
+    ) -> None:
+        """
+        @param public: listening sockets, bound already, a set for each worker; C{internal}
+            is one set.
+        @param tls: shows that certificate and key are good; each worker makes its own of them.
+        """
+        super().__init__(reactor)
+        self._settings = settings
+        self._embedded = embedded
+        self._sockets = (public, internal)
+        cert, key = (
+            (embedded.cert, embedded.key) if embedded else (settings.tls_cert, settings.tls_key)
+        )
+        # Now, for twistd may give up the right to read them before workers start.
+        self._pem = Path(str(cert)).read_text("ascii"), Path(str(key)).read_text("ascii")
+        self._engine = Engine(reactor, settings)
+        self._inside = Inside(self._engine)
+        self._crew: Crew | None = None
+        self._supplies: Supplies | None = None
+        self._lock = os.memfd_create("matrix-access-log", os.MFD_CLOEXEC)
+
+    async def start(self) -> None:
+        engine, embedded, (public, internal) = self._engine, self._embedded, self._sockets
+        engine.tick()
+        supplies = await embedded.start() if embedded else from_settings(self._settings)
+        self._supplies = supplies
+        live = await engine.start(supplies)
+        await engine.reconcile()
+        self._crew = crew = Crew(
+            self._reactor, self._launch, self._settings.workers, engine.registry, self._died
+        )
+        engine.loop.add_signal_handler(signal.SIGHUP, crew.reopen)
+        await crew.start()
+        instance = instance_of(engine, url("https", public[0]), internal[0])
+        await self._inside.open(internal, instance, live, supplies.admin_token, crew)
+        if embedded is not None:
+            embedded.announce(instance.listeners["public"], instance.listeners["internal"], say)
+        _log.info(
+            "ready on {public}, {count} workers; internal {internal}",
+            count=self._settings.workers,
+            **instance.listeners,
+        )
+
+    def _launch(
+        self, number: int, heard: Callable[[Message], None], ended: Callable[[int], None]
+    ) -> Hand:
+        supplies, embedded = self._supplies, self._embedded
+        assert supplies is not None
+        brief = Brief(
+            number=number,
+            settings=settings_for_workers(self._settings),
+            public=self._queues(),
+            output=1,
+            lock=self._lock,
+            cert=self._pem[0],
+            key=self._pem[1],
+            dsn=supplies.dsn,
+            issuer=supplies.issuer,
+            jwks_url=supplies.jwks_url,
+            master=supplies.master,
+            codes=None if embedded is None else embedded.codes,
+        )
+        return Hand(self._reactor, brief, heard, ended)
+
+    def _queues(self) -> list[list[int]]:
+        """The listening sockets of each worker."""
+        numbers = [listener.fileno() for listener in self._sockets[0]]
+        size = len(numbers) // self._settings.workers
+        return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+
+    def _died(self) -> None:
+        """A worker may have left machines half woken or half asleep, or nobody to watch them."""
+        healing = Deferred.fromCoroutine(self._engine.heal())
+        healing.addErrback(lambda failure: _log.failure("healing failed", failure))
+
+    async def stop(self) -> None:
+        for listener in self._sockets[0]:
+            listener.close()
+        self._inside.close()
+        await self._engine.settle()
+        if self._crew is not None:
+            await self._crew.stop()
+        self._inside.abort()
+        await self._engine.stop(stop_machines=self._embedded is not None)
+        if self._embedded is not None:
+            await self._embedded.stop()
+        os.close(self._lock)
+        self._engine.halt()
