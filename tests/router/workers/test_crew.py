@@ -156,10 +156,11 @@ class RestartTests(CrewTestCase):
         self.assertEqual(self.healed, 1, "that one had none yet")
 
     def test_one_that_dies_again_and_again_is_not_replaced_all_the_time(self) -> None:
-        self.up()[1].end()
+        one, two, three = self.up()
+        two.end()
         ended = 3
         for _ in range(60):
-            self.clock.advance(1.0)
+            self.let_pass(1.0, one, three)
             if len(self.hands) > ended:
                 ended = len(self.hands)
                 self.hands[-1].end(1)
