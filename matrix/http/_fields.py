@@ -21,9 +21,10 @@ _HOST = re.compile(
 _LENGTH = re.compile(rb"[0-9]{1,18}")  # 18 digits stay below 2**63
 
 # Names seen before, with their lower case: header names are few, so the check that a name
-# is a token is paid once. Bounded, because names come from strangers.
+# is a token is paid once. Bounded, because names come from strangers: half a megabyte in all.
 _names: dict[bytes, bytes] = {}
 _NAMES_MAX = 4096
+_NAME_BYTES = 64  # longer names are rare
 
 
 def is_token(text: bytes) -> bool:
@@ -34,9 +35,11 @@ def is_token(text: bytes) -> bool:
 def _lower(name: bytes) -> bytes:
     if not is_token(name):
         raise BadRequest("A header field name is malformed.", reason="field-name")
-    if len(_names) >= _NAMES_MAX:
-        _names.clear()
-    lower = _names[name] = name.lower()
+    lower = name.lower()
+    if len(name) <= _NAME_BYTES:
+        if len(_names) >= _NAMES_MAX:
+            _names.clear()
+        _names[name] = lower
     return lower
 
 

@@ -38,6 +38,10 @@ _EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(;[\t\x20-\x7e\x80-\xff]*)?")
 _CHUNK_DIGITS = 16
 
+_KNOWN_MAX = 16 * 1024
+"""Bytes of the longest head that is remembered with a connection: whoever opens many of them
+must not have us keep megabytes."""
+
 
 class Reader:
     """What requests and responses share: buffering, and the framing of bodies."""
@@ -137,12 +141,15 @@ class Reader:
                 return END
             if not self._buffer:
                 return None
-            if state in (_COUNTED, _CHUNK_DATA):
+            if state == _COUNTED:
                 return self._counted()
             if state == _UNTIL_CLOSE:
                 return self.take_rest()
-            if not self._step_chunked():
-                return None
+            if state == _TRAILERS:
+                if not self._take_trailers(self._buffer):
+                    return None
+            elif (data := self._chunked()) or self._state != _TRAILERS:
+                return data or None
 
     def _counted(self) -> bytes:
         data = self._buffer
@@ -152,28 +159,49 @@ class Reader:
             data, self._buffer = data[: self._left], data[self._left :]
         self._left -= len(data)
         if not self._left:
-            self._state = _CHUNK_END if self._state == _CHUNK_DATA else _END
+            self._state = _END
         return data
 
-    def _step_chunked(self) -> bool:
-        """Go past one piece of framing; C{False} if it is not here yet."""
-        buffer = self._buffer
-        if self._state == _CHUNK_END:
-            if buffer[:2] == b"\r\n":
-                self._buffer = buffer[2:]
-                self._state = _CHUNK_HEAD
-                return True
-            if buffer != b"\r":
-                raise BadRequest("A chunk does not end where it said.", reason="chunk")
-            return False
-        if self._state == _CHUNK_HEAD:
-            return self._chunk_head(buffer)
-        return self._take_trailers(buffer)
+    def _chunked(self) -> bytes:
+        """
+        The data of all chunks that are here, in one piece: a body may come in chunks of a
+        byte each, and with work that grows with the buffer for each of them, a quarter of a
+        megabyte of it would stop the loop for a second.
+        """
+        buffer, at, parts = self._buffer, 0, []
+        try:
+            while at < len(buffer) and self._state != _TRAILERS:
+                if self._state == _CHUNK_DATA:
+                    parts.append(buffer[at : at + self._left])
+                    at += len(parts[-1])
+                    self._left -= len(parts[-1])
+                    self._state = _CHUNK_DATA if self._left else _CHUNK_END
+                elif passed := self._chunk_frame(buffer, at):
+                    at += passed
+                else:
+                    break
+        except BadRequest:
+            if not parts:  # else what came before it goes first
+                raise
+        self._buffer = buffer[at:]
+        return b"".join(parts)
 
-    def _chunk_head(self, buffer: bytes) -> bool:
+    def _chunk_frame(self, buffer: bytes, at: int) -> int:
+        """Go past one piece of framing; how long it is, nothing if it is not here yet."""
+        if self._state == _CHUNK_HEAD:
+            return self._chunk_head(buffer, at)
+        end = buffer[at : at + 2]
+        if end == b"\r\n":
+            self._state = _CHUNK_HEAD
+            return 2
+        if end != b"\r":
+            raise BadRequest("A chunk does not end where it said.", reason="chunk")
+        return 0
+
+    def _chunk_head(self, buffer: bytes, at: int) -> int:
         longest = self._limits.chunk_extension + _CHUNK_DIGITS
-        end = buffer.find(b"\r\n", 0, longest + 2)
-        line = buffer[: longest + 1] if end < 0 else buffer[:end]
+        end = buffer.find(b"\r\n", at, at + longest + 2)
+        line = buffer[at : at + longest + 1] if end < 0 else buffer[at:end]
         if end < 0 and line[-1:] == b"\r":
             line = line[:-1]  # it may yet become a CRLF; the rest must look right so far
         match = _CHUNK_LINE.fullmatch(line)
@@ -182,16 +210,11 @@ class Reader:
         if match[2] and len(match[2]) > self._limits.chunk_extension:
             raise BadRequest("A chunk extension is too long.", reason="chunk-extension")
         if end < 0:
-            return False
+            return 0
         self._left = int(match[1], 16)
-        if self._left:
-            self._buffer = buffer[end + 2 :]
-            self._state = _CHUNK_DATA
-        else:
-            # Keep the CRLF: without trailers it and the final one are the head's end mark.
-            self._buffer = buffer[end:]
-            self._state = _TRAILERS
-        return True
+        self._state = _CHUNK_DATA if self._left else _TRAILERS
+        # Keep the last CRLF: without trailers it and the final one are the head's end mark.
+        return end - at + (2 if self._left else 0)
 
     def _take_trailers(self, buffer: bytes) -> bool:
         end = buffer.find(b"\r\n\r\n")
@@ -264,10 +287,12 @@ class RequestReader(Reader):
             return None
         line, block = taken
         known = b"\r\n%b\r\n" % block
-        if known != self._known or self._known_fields is None:
-            self._known_fields = parse_fields(block, self._limits)
-            self._known = known
-        return self._request(line, self._known_fields)
+        fields = self._known_fields
+        if known != self._known or fields is None:
+            fields = parse_fields(block, self._limits)
+            if len(known) <= _KNOWN_MAX:
+                self._known, self._known_fields = known, fields
+        return self._request(line, fields)
 
     def _request(self, line: bytes, fields: Fields) -> RequestHead:
         head = read_request(line, fields, self._limits)
@@ -342,8 +367,9 @@ class ResponseReader(Reader):
         fields = parse_fields(block, self._limits)
         if fields.chunked and not http11:
             raise BadGateway("HTTP/1.0 knows no Transfer-Encoding.", reason="transfer-encoding")
-        self._known = b"%b\r\n%b\r\n" % (line, block)
-        self._known_head = head = ResponseHead(http11, status, reason, fields)
+        head = ResponseHead(http11, status, reason, fields)
+        if len(block) <= _KNOWN_MAX:
+            self._known, self._known_head = b"%b\r\n%b\r\n" % (line, block), head
         return head
 
     def closed(self) -> _End | None:

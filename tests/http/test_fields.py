@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from matrix.errors import BadRequest, HeadTooLarge, MatrixError
-from matrix.http import Limits
+from matrix.http import Limits, _fields
 from matrix.http._fields import Fields, is_token, parse_fields, parse_lines
 
 LIMITS = Limits()
@@ -76,6 +76,11 @@ class RefusalTests(SynchronousTestCase):
         with self.assertRaises(HeadTooLarge) as caught:
             parse_lines(block + b"A: 1\r\n", LIMITS)
         self.assertEqual((caught.exception.status, caught.exception.reason), (431, "fields"))
+
+    def test_long_names_are_not_remembered(self) -> None:
+        name = b"x" * 60000
+        self.assertEqual(parse_lines(name + b": 1\r\n", LIMITS)[0][0], name)
+        self.assertNotIn(name, _fields._names)
 
     def test_a_flood_of_names_is_forgotten(self) -> None:
         """Names are remembered, but not all that strangers make up."""

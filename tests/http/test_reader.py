@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from time import perf_counter
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from matrix.errors import BadGateway, MatrixError
+from matrix.errors import BadGateway, BadRequest, MatrixError
 from matrix.http import Limits, RequestHead
 from matrix.http._heads import ResponseHead
 from matrix.http._reader import END, RequestReader, ResponseReader
@@ -142,6 +143,27 @@ class RequestBodyTests(SynchronousTestCase):
             requests(CHUNKED + body)[1:],
             [("body", b"abc0123456789"), ("end", (b"x-sum", b"1", b"X-Sum: 1"))],
         )
+
+    def test_a_flood_of_tiny_chunks_takes_no_time(self) -> None:
+        """They come as one piece; what is wrong behind them is told after it."""
+        count = 200_000
+        reader = RequestReader(LIMITS)
+        reader.feed(CHUNKED + b"1\r\nx\r\n" * count + b"?")
+        self.assertIsInstance(reader.next_event(), RequestHead)
+        began = perf_counter()
+        self.assertEqual(reader.next_event(), b"x" * count)
+        self.assertLess(perf_counter() - began, 5)  # seconds; it was a minute
+        self.assertRaises(BadRequest, reader.next_event)
+
+    def test_a_long_head_is_not_kept(self) -> None:
+        """Thousands of idle connections could each bring one."""
+        block = b"Host: h\r\n" + b"".join(b"A%d: %b\r\n" % (n, b"x" * 1000) for n in range(30))
+        reader = RequestReader(LIMITS)
+        for _ in range(2):
+            reader.feed(b"GET / HTTP/1.1\r\n%b\r\n" % block)
+            self.assertIsInstance(reader.next_event(), RequestHead)
+            self.assertIs(reader.next_event(), END)
+        self.assertEqual((reader._known, reader._known_fields), (b"", None))
 
     def test_trailers_are_those_of_their_own_message(self) -> None:
         with_one = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: 1\r\n\r\n"
