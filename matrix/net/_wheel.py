@@ -41,6 +41,10 @@ class Wheel:
         """The time of the last tick, in the clock's seconds: cheap, and good enough here."""
         self._current = int(self.now / tick)
 
+    def __len__(self) -> int:
+        """How many items are kept, those included that were disarmed since they were put in."""
+        return sum(map(len, self._slots.values()))
+
     def start(self) -> None:
         self._call = self._clock.callLater(self._tick, self._turn)
 

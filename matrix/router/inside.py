@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
 
 from twisted.internet.interfaces import IListeningPort
 
 from matrix.http import ServerFactory
 from matrix.net import NativeServerEndpoint
+from matrix.router.census import census
 from matrix.router.engine import Engine, Machinery
 from matrix.router.internal import Crew, Instance, InternalApi
 
@@ -42,6 +44,7 @@ class Inside:
             engine.reactor,
             admin_token,
             crew,
+            partial(census, engine.reactor, engine.loop, engine.wheel),
         )
         self._factory = ServerFactory(api, engine.wheel, engine.limits)
         timeout = engine.settings.handshake_timeout

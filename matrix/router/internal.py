@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -91,11 +91,13 @@ class InternalApi:
         clock: IReactorTime,
         admin_token: str | None,
         crew: Crew | None = None,
+        census: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
         """
         @param clock: also the one by whose time the directory calls itself stale.
         @param admin_token: the bearer token of the admin API; C{None} turns it off.
         @param crew: who serves the public listener, if it is not this process.
+        @param census: counts what this process holds.
         """
         self._crew = crew
         self._directory = directory
@@ -103,10 +105,12 @@ class InternalApi:
         self._registry = registry
         self._instance = instance
         self._clock = clock
+        self._take_census = census
         api = Api(_off if admin_token is None else BearerCheck(admin_token))
         api.add("GET", "/healthz", self._healthz, public=True)
         api.add("GET", "/metrics", self._metrics, public=True)
         api.add("GET", "/admin/v1/status", self._status)
+        api.add("GET", "/admin/v1/census", self._census)
         api.add("GET", "/admin/v1/machines", self._machines)
         api.add("GET", "/admin/v1/users/<user>", self._user)
         api.add("GET", "/admin/v1/users/<user>/events", self._events)
@@ -147,6 +151,9 @@ class InternalApi:
                 "directory_stale_s": None if stale_since is None else round(now - stale_since, 3),
             },
         )
+
+    async def _census(self, exchange: Exchange) -> None:
+        send_json(exchange, self._take_census())
 
     async def _count_machines(self) -> dict[str, int] | None:
         """How many machines are in each state; C{None} while the directory cannot say."""

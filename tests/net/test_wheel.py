@@ -53,6 +53,18 @@ class WheelCase(SynchronousTestCase):
 
 
 class WheelTests(WheelCase):
+    def test_tells_how_many_it_keeps(self) -> None:
+        clock = Clock()
+        wheel = Wheel(clock)
+        wheel.start()
+        items = [Item(clock) for _ in range(3)]
+        for item in items:
+            wheel.arm(item, 2)
+        items[0].deadline = inf
+        self.assertEqual(len(wheel), 3)
+        turn(clock, 3)
+        self.assertEqual(len(wheel), 0)
+
     def test_is_one(self) -> None:
         verifyObject(IWheel, self.wheel)
 
