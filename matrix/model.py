@@ -103,6 +103,14 @@ class Address:
         return f"tcp:{host}:{self.port}"
 
 
+def peer_name(place: object) -> str:
+    """The client's address: an IPv4 one as such, even on a socket for both families."""
+    if not isinstance(place, tuple):
+        return "local"
+    host = str(place[0])
+    return host.removeprefix("::ffff:") if "." in host else host
+
+
 @dataclass(frozen=True, slots=True)
 class User:
     """One row of C{users}."""

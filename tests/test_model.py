@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from matrix.errors import ConfigurationError
-from matrix.model import Address, MachineState, Principal, User, UserState, user_id
+from matrix.model import Address, MachineState, Principal, User, UserState, peer_name, user_id
 
 ALICE = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
 
@@ -27,6 +27,14 @@ class UserIdTests(SynchronousTestCase):
     def test_anything_else_is_refused(self) -> None:
         for text in ("", "alice", ALICE + "0", ALICE[:-1] + "g", "../" + ALICE):
             self.assertRaises(ValueError, user_id, text)
+
+
+class PeerNameTests(SynchronousTestCase):
+    def test_one_spelling(self) -> None:
+        self.assertEqual(peer_name(("192.0.2.1", 1)), "192.0.2.1")
+        self.assertEqual(peer_name(("::ffff:192.0.2.1", 1, 0, 0)), "192.0.2.1")
+        self.assertEqual(peer_name(("2001:db8::1", 1, 0, 0)), "2001:db8::1")
+        self.assertEqual(peer_name(""), "local")
 
 
 class AddressTests(SynchronousTestCase):

@@ -1,9 +1,9 @@
 """HTTP/1.1: bytes, not users. Parsing, framing, header rules, relay, tunnel, connections."""
 
-from matrix.http._admission import Admission, Hold, files_for_clients
 from matrix.http._exchange import Exchange
 from matrix.http._factory import Render, ServerFactory, render_problem
 from matrix.http._heads import RequestHead
+from matrix.http._hold import Hold
 from matrix.http._limits import Limits
 from matrix.http._probe import probe
 from matrix.http._relay import Relay
@@ -16,7 +16,6 @@ from matrix.http.problem import Answer, error_headers, problem
 
 __all__ = [
     "TRY_AGAIN_LATER",
-    "Admission",
     "Answer",
     "Backend",
     "BodySink",
@@ -36,7 +35,6 @@ __all__ = [
     "accept_key",
     "close_frame",
     "error_headers",
-    "files_for_clients",
     "has_trace",
     "probe",
     "problem",

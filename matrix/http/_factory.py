@@ -10,8 +10,8 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 
 from matrix.errors import MatrixError
-from matrix.http._admission import Admission, Hold
 from matrix.http._exchange import Exchange
+from matrix.http._hold import Hold
 from matrix.http._limits import Limits
 from matrix.http._server import ServerConnection
 from matrix.http.problem import Answer, problem
@@ -41,13 +41,11 @@ class ServerFactory(Factory):
         limits: Limits | None = None,
         render: Render = render_problem,
         finished: Callable[[Exchange], None] | None = None,
-        admission: Admission | None = None,
         hold: Hold | None = None,
     ) -> None:
         """
         @param finished: told of each exchange once it is over, for log and metrics; a
             client that left early shows as status 499.
-        @param admission: bounds the connections; none without.
         @param hold: bounds what is kept of bodies that nobody reads yet.
         """
         self.handler = handler
@@ -55,7 +53,6 @@ class ServerFactory(Factory):
         self.limits = limits or Limits()
         self.render = render
         self.finished = finished
-        self.admission = admission
         self.hold = hold or Hold(HELD_BYTES)
         self.connections: set[ServerConnection] = set()
         self.draining = False

@@ -12,13 +12,14 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
 from matrix.errors import BadRequest, ClientGone, MatrixError, RequestTimeout
-from matrix.http._admission import Kept, Visit, peer_name
 from matrix.http._exchange import Exchange
 from matrix.http._fields import Fields
 from matrix.http._heads import RequestHead
+from matrix.http._hold import Kept
 from matrix.http._reader import END, RequestReader
 from matrix.http._watch import Watch
 from matrix.http.interfaces import BodySink
+from matrix.model import peer_name
 
 if TYPE_CHECKING:
     from matrix.http._factory import ServerFactory
@@ -57,7 +58,6 @@ class ServerConnection(Protocol):
         self._unread = self._lingering = False
         self._stalled = False
         self._half_closed = False
-        self._visit: Visit | None = None
         self._watch = Watch(self, self._reader)
         self._kept = Kept(factory.hold)
 
@@ -74,9 +74,9 @@ class ServerConnection(Protocol):
         self.factory.connections.add(self)
         transport.registerProducer(self, True)
         self._arm(self.factory.limits.head_time)
-        if self.factory.admission is not None:
-            self._visit = Visit(self.factory.admission, self.peer)
-            self._visit.enter(self._refuse, self.abort)
+        self._refused: MatrixError | None = getattr(transport, "refusal", None)
+        if self._refused is not None:
+            self._refuse(self._refused)
 
     def _arm(self, seconds: float) -> None:
         self.factory.wheel.arm(self, seconds)
@@ -327,7 +327,10 @@ class ServerConnection(Protocol):
         if self.transport.disconnecting:
             self.abort()
         elif self._lingering:
-            self._close()
+            if self._refused is not None:
+                self.abort()  # it holds a file that is kept for others
+            else:
+                self._close()
         elif self._tunnel is not None or self._stalled:
             if self._exchange is not None:
                 self._exchange.close_reason = self._exchange.close_reason or "silent"
@@ -394,5 +397,3 @@ class ServerConnection(Protocol):
         """Count no more."""
         self.factory.connections.discard(self)
         self._kept.keep(0)
-        if self._visit is not None:
-            self._visit.leave()

@@ -92,6 +92,23 @@ BYTES = CounterSeries(
 OPEN_CONNECTIONS = GaugeSeries(
     "matrix_open_connections", "Open connections, by side (client, machine).", ("side",)
 )
+CONNECTIONS = CounterSeries(
+    "matrix_connections",
+    "Connections of clients accepted: admitted, refused (told why), cut (closed without a word).",
+    ("verdict",),
+)
+HANDSHAKES = GaugeSeries("matrix_handshakes", "TLS handshakes in progress.")
+HANDSHAKES_FAILED = CounterSeries(
+    "matrix_handshakes_failed",
+    "TLS handshakes that came to nothing: timeout, protocol, gone (the client left), silent "
+    "(given up for others while too many were in progress), error (ours).",
+    ("reason",),
+)
+ACCEPT_PAUSES = CounterSeries(
+    "matrix_accept_pauses",
+    "How often accepting was suspended for a moment, by what was short (files, handshakes).",
+    ("short",),
+)
 OPEN_STREAMS = GaugeSeries(
     "matrix_open_streams",
     "Exchanges in progress, by kind (http, sse, websocket).",
@@ -155,6 +172,10 @@ TABLE: tuple[Series, ...] = (
     HELD_BYTES,
     BYTES,
     OPEN_CONNECTIONS,
+    CONNECTIONS,
+    HANDSHAKES,
+    HANDSHAKES_FAILED,
+    ACCEPT_PAUSES,
     OPEN_STREAMS,
     UPSTREAM_CONNECTIONS,
     UPSTREAM_RETRIES,

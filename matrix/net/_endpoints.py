@@ -1,4 +1,4 @@
-"""Listeners and connectors on the event loop's native transports, as Twisted endpoints."""
+"""Listening sockets, and connectors on the event loop's native transports."""
 
 from __future__ import annotations
 
@@ -6,25 +6,18 @@ import asyncio
 import errno
 import os
 import socket
-import ssl
 import struct
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock
-from twisted.internet.interfaces import (
-    IListeningPort,
-    IProtocol,
-    IProtocolFactory,
-    IStreamClientEndpoint,
-    IStreamServerEndpoint,
-)
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from zope.interface import implementer
 
 from matrix.errors import ConfigurationError
 from matrix.model import Address, host_port
-from matrix.net._tls_transport import TlsTransport
+from matrix.net._files import check_free
 from matrix.net._transport import NativeTransport
 
 _T = TypeVar("_T")
@@ -182,78 +175,6 @@ def _listen_on(
     return listener
 
 
-@implementer(IListeningPort)
-class NativePort:
-    """A listening socket that can be closed."""
-
-    def __init__(self, server: asyncio.AbstractServer, listener: socket.socket) -> None:
-        self._server = server
-        self._listener = listener
-        self._path = listener.getsockname() if listener.family == socket.AF_UNIX else None
-
-    def getHost(self) -> Any:
-        return self._listener.getsockname()
-
-    def startListening(self) -> None:
-        """It listens since it was made."""
-
-    def stopListening(self) -> Deferred[None] | None:
-        """Accept no more; connections that are open stay."""
-        self._server.close()
-        self._listener.close()
-        if self._path:
-            Path(self._path).unlink(missing_ok=True)
-        return None
-
-
-@implementer(IStreamServerEndpoint)
-class NativeServerEndpoint:
-    """Accepts connections from a listening socket, with TLS if a context is given."""
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        listener: socket.socket,
-        tls: ssl.SSLContext | None = None,
-        handshake_timeout: float = 10.0,
-    ) -> None:
-        """@param handshake_timeout: seconds for the TLS handshake."""
-        self._loop = loop
-        self._listener = listener
-        self._tls = tls
-        self._handshake_timeout = handshake_timeout
-
-    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        return Deferred.fromCoroutine(_serve(self._listening(protocolFactory), self._listener))
-
-    def _listening(self, factory: IProtocolFactory) -> Deferred[asyncio.AbstractServer]:
-        make = _native(factory) if self._tls is None else self._secured(factory, self._tls)
-        # The loop calls listen() again, and would shorten the queue to a hundred.
-        limits: dict[str, Any] = {"sock": self._listener, "backlog": BACKLOG}
-        if self._listener.family == socket.AF_UNIX:
-            serving = self._loop.create_unix_server(make, **limits)
-        else:
-            serving = self._loop.create_server(make, **limits)
-        return Deferred.fromFuture(self._loop.create_task(serving))
-
-    def _secured(
-        self, factory: IProtocolFactory, context: ssl.SSLContext
-    ) -> Callable[[], asyncio.BaseProtocol]:
-        def make() -> TlsTransport:
-            protocol = factory.buildProtocol(None)  # type: ignore[arg-type]
-            if protocol is None:
-                raise ConnectionRefusedError("refused by the factory")
-            return TlsTransport(protocol, context, self._loop, self._handshake_timeout)
-
-        return make
-
-
-async def _serve(
-    serving: Deferred[asyncio.AbstractServer], listener: socket.socket
-) -> IListeningPort:
-    return NativePort(await serving, listener)
-
-
 def _native(factory: IProtocolFactory) -> Callable[[], NativeTransport]:
     def make() -> NativeTransport:
         protocol = factory.buildProtocol(None)  # type: ignore[arg-type]
@@ -268,15 +189,19 @@ def _native(factory: IProtocolFactory) -> Callable[[], NativeTransport]:
 class NativeClientEndpoint:
     """Connects to an address."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, address: Address) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, address: Address, files: int | None = None
+    ) -> None:
+        """@param files: the file number that connections must stay below, if there is one."""
         self._loop = loop
         self._address = address
+        self._files = files
         self._crowd = DeferredLock()
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
-        Fires with the connected protocol, or fails with an L{OSError}. No time limit of its
-        own: cancel the Deferred.
+        Fires with the connected protocol, or fails with an L{OSError}, or with L{Unavailable}
+        if there is no file left for it. No time limit of its own: cancel the Deferred.
 
         Who listens on a unix socket must own its directory: a machine could put a link to
         another's socket there, and we may be allowed to connect to what it may not.
@@ -286,7 +211,8 @@ class NativeClientEndpoint:
     async def _connect(self, make: Callable[[], NativeTransport]) -> IProtocol:
         address, loop = self._address, self._loop
         if address.path is None:
-            connecting = loop.create_connection(make, str(address.host), address.port or 0)
+            host, port = str(address.host), address.port or 0
+            connecting = self._opened(lambda: loop.create_connection(make, host, port))
             _, adapter = await self._outcome(connecting)
             return _unless_lost(adapter)
         transport, adapter = await self._connect_unix(make, address.path)
@@ -307,18 +233,28 @@ class NativeClientEndpoint:
         a queue of our own, of which the first alone tries.
         """
         loop = self._loop
+
+        def connect() -> Coroutine[Any, Any, tuple[asyncio.Transport, NativeTransport]]:
+            return loop.create_unix_connection(make, path)
+
         try:
-            return await self._outcome(loop.create_unix_connection(make, path))
+            return await self._outcome(self._opened(connect))
         except BlockingIOError:
             await self._crowd.acquire()
         try:
             while True:
                 try:
-                    return await self._outcome(loop.create_unix_connection(make, path))
+                    return await self._outcome(self._opened(connect))
                 except BlockingIOError:
                     await self._outcome(asyncio.sleep(FULL_PAUSE))
         finally:
             self._crowd.release()
+
+    async def _opened(self, connect: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Connect, which opens a socket at once, if there is a file left for it."""
+        if self._files is not None:
+            check_free(self._files)
+        return await connect()
 
     async def _outcome(self, work: Coroutine[Any, Any, _T]) -> _T:
         """What the loop's own coroutine comes to; cancelled, it ends as a Deferred's does."""

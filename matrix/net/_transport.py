@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IProtocol, IPushProducer, ITransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from matrix.errors import MatrixError
 from matrix.net._presence import presence, unread, unread_end
 from matrix.net.interfaces import Presence
 
@@ -51,6 +52,12 @@ class Adapter(asyncio.BaseProtocol):
     write: Callable[[bytes], None]
     """Send bytes; what cannot be sent yet is kept, see L{registerProducer}."""
 
+    refusal: MatrixError | None = None
+    """Why the protocol must end the connection as soon as it has told its peer so."""
+
+    left: Callable[[], None] | None = None
+    """Called when the connection is gone."""
+
     def __init__(self, protocol: IProtocol) -> None:
         self.protocol = protocol
         self.disconnecting = False
@@ -70,6 +77,8 @@ class Adapter(asyncio.BaseProtocol):
         """Tell the protocol that the connection is gone."""
         self.disconnecting = True
         self._producer = None
+        if self.left is not None:
+            self.left()
         if self._aborted:
             reason = Failure(ConnectionAborted())  # type: ignore[no-untyped-call]
         elif exc is None:

@@ -20,12 +20,12 @@ from matrix.auth import (
     allows_set_cookie,
     without_session_cookies,
 )
-from matrix.http import Admission, HeaderRules, Hold, ServerFactory, files_for_clients
+from matrix.http import HeaderRules, Hold, ServerFactory
 from matrix.metrics import series
-from matrix.net import NativeServerEndpoint
 from matrix.router.accessline import format_combined, format_record
 from matrix.router.accesslog import AccessLog, NoAccessLog, Output, open_access_log
 from matrix.router.engine import Engine, Machinery
+from matrix.router.entrance import Entrance
 from matrix.router.errorpages import render_for
 from matrix.router.front import Bounds, Front
 from matrix.router.ledger import Ledger
@@ -53,6 +53,7 @@ class Door:
         self._ledger: Ledger | None = None
         self._keys: JwksKeys | None = None
         self._factory: ServerFactory | None = None
+        self._entrance: Entrance | None = None
         self._ports: list[IListeningPort] = []
         self._stands: dict[int, list[IListeningPort]] = {}
         self._closed = False
@@ -89,13 +90,9 @@ class Door:
         self._engine.registry.watch(
             series.OPEN_CONNECTIONS, lambda: len(factory.connections), "client"
         )
+        self._entrance = entrance = Entrance(self._engine, self._tls, factory)
         for listener in public:
-            self._ports.append(await self._serve(listener, factory))
-
-    async def _serve(self, listener: socket.socket, factory: ServerFactory) -> IListeningPort:
-        timeout = self._engine.settings.handshake_timeout
-        endpoint = NativeServerEndpoint(self._engine.loop, listener, self._tls, timeout)
-        return await endpoint.listen(factory)
+            self._ports.append(await entrance.open(listener))
 
     async def stand_in(self, others: Mapping[int, Sequence[socket.socket]]) -> None:
         """
@@ -111,8 +108,8 @@ class Door:
             ports: list[IListeningPort] = []
             self._stands[number] = ports
             for listener in others[number]:
-                if self._factory is not None and self._stands.get(number) is ports:
-                    port = await self._serve(listener.dup(), self._factory)
+                if self._entrance is not None and self._stands.get(number) is ports:
+                    port = await self._entrance.open(listener.dup())
                     if self._stands.get(number) is ports and not self._closed:
                         ports.append(port)
                     else:  # it is back, or we are to end
@@ -170,14 +167,8 @@ class Door:
             engine.limits,
             render_for(pages, engine.registry),
             ledger.finished,
-            self._admission(),
             hold,
         )
-
-    def _admission(self) -> Admission:
-        settings, counters = self._engine.settings, self._engine.counters
-        total = settings.max_connections or files_for_clients()
-        return Admission(total, settings.max_connections_per_address, lambda: counters.open)
 
     def _missing(self) -> str | None:
         """What a request could not be served without."""

@@ -13,7 +13,7 @@ from matrix.http import Backend, Counters, Limits
 from matrix.machines import LocalProvider
 from matrix.metrics import LoopLag, process_registry, series
 from matrix.model import Address
-from matrix.net import NativeClientEndpoint, Wheel, event_loop
+from matrix.net import NativeClientEndpoint, Wheel, event_loop, file_shares
 from matrix.router.fleet import Fleet
 from matrix.router.idle import Idle, Periodic
 from matrix.router.owners import this_router
@@ -61,7 +61,12 @@ class Engine:
     # starting
 
     def tick(self) -> None:
-        """Start the clockwork: without it no deadline passes."""
+        """
+        Start the clockwork: without it no deadline passes.
+
+        @raise ConfigurationError: too few files may be opened.
+        """
+        self.files = file_shares()
         self.wheel.start()
         self._lag.start()
 
@@ -111,7 +116,7 @@ class Engine:
 
     def _connect(self, address: Address) -> Backend:
         return Backend(
-            NativeClientEndpoint(self.loop, address),
+            NativeClientEndpoint(self.loop, address, self.files.machines),
             self.wheel,
             self.limits,
             self.counters,

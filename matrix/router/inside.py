@@ -8,7 +8,7 @@ from functools import partial
 from twisted.internet.interfaces import IListeningPort
 
 from matrix.http import ServerFactory
-from matrix.net import NativeServerEndpoint
+from matrix.net import Admission, NativeServerEndpoint
 from matrix.router.census import census
 from matrix.router.engine import Engine, Machinery
 from matrix.router.internal import Crew, Instance, InternalApi
@@ -47,9 +47,10 @@ class Inside:
             partial(census, engine.reactor, engine.loop, engine.wheel),
         )
         self._factory = ServerFactory(api, engine.wheel, engine.limits)
-        timeout = engine.settings.handshake_timeout
+        # The last files are the database's and the logs'; nobody is told so who gets none.
+        admission = Admission(engine.files.operators, telling=0)
         for listener in internal:
-            endpoint = NativeServerEndpoint(engine.loop, listener, None, timeout)
+            endpoint = NativeServerEndpoint(engine.loop, listener, admission=admission)
             self._ports.append(await endpoint.listen(self._factory))
 
     def close(self) -> None:

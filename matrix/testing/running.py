@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -48,9 +49,10 @@ class RunningMatrix:
     until L{close}, which leaves neither a process nor a file behind. Everything blocks.
     """
 
-    def __init__(self, idle: float = 900.0, **settings: object) -> None:
+    def __init__(self, idle: float = 900.0, files: int = 0, **settings: object) -> None:
         """
         @param idle: seconds without use before a machine sleeps.
+        @param files: how many files the router may open at most; 0 for as many as we may.
         @param settings: further settings by their lower-case name: C{local_command} and so on.
         """
         # As mktemp makes them, closed to others: machines must be able to pass even so.
@@ -58,6 +60,7 @@ class RunningMatrix:
         self.state = self.home / "state"
         self.output_file = self.home / "output"
         self.idle = idle
+        self.files = files
         self._environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
@@ -82,7 +85,7 @@ class RunningMatrix:
                 stderr=subprocess.STDOUT,
                 # A terminal's foreground job: a group of its own, and Ctrl-C not ignored.
                 process_group=0,
-                preexec_fn=_as_a_terminal_would,
+                preexec_fn=partial(_as_a_terminal_would, self.files),
             )
         self.until(self._announced, START_SECONDS, "Matrix is ready")
         self.start_seconds = time.monotonic() - began
@@ -297,7 +300,8 @@ def _pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
 
 
-def _as_a_terminal_would() -> None:
+def _as_a_terminal_would(files: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = files or most
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(USUAL_FILES, most), most))

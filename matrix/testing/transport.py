@@ -17,6 +17,7 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from matrix.errors import MatrixError
 from matrix.net import Presence
 
 
@@ -29,7 +30,12 @@ class FakeTransport:
     test says so (L{lose}), as the real one is lost in a later turn of the loop.
     """
 
-    def __init__(self, peer: Any = ("192.0.2.7", 50000), tls: str = "") -> None:
+    def __init__(
+        self,
+        peer: Any = ("192.0.2.7", 50000),
+        tls: str = "",
+        refusal: MatrixError | None = None,
+    ) -> None:
         self.sent = b""
         self.paused = False
         self.disconnecting = False
@@ -38,6 +44,7 @@ class FakeTransport:
         self.producer: Any = None
         self.protocol: Any = None
         self.full = False
+        self.refusal = refusal
         self.there = Presence.HERE
         """What the kernel would say of the peer."""
         self.arrived = b""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from matrix.net import _files, allow_many_files
+from matrix.errors import ConfigurationError, Unavailable
+from matrix.net import FileShares, _files, allow_many_files, file_shares
+from matrix.net._files import check_free
 
 UNLIMITED = resource.RLIM_INFINITY
 
@@ -41,3 +45,32 @@ class LimitTests(SynchronousTestCase):
         self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, now)
         allowed = allow_many_files()
         self.assertEqual(resource.getrlimit(resource.RLIMIT_NOFILE), (allowed, now[1]))
+
+
+class ShareTests(SynchronousTestCase):
+    def test_who_may_take_how_many(self) -> None:
+        self.patch(_files.resource, "getrlimit", lambda what: (1024, 4096))
+        self.assertEqual(file_shares(), FileShares(clients=768, machines=896, operators=960))
+
+    def test_too_few_to_start_with(self) -> None:
+        self.patch(_files.resource, "getrlimit", lambda what: (511, 511))
+        with self.assertRaises(ConfigurationError) as caught:
+            file_shares()
+        for word in ("511", "512", "LimitNOFILE"):
+            self.assertIn(word, str(caught.exception))
+
+    def test_a_free_file(self) -> None:
+        number = os.eventfd(0)
+        os.close(number)
+        check_free(number + 1)
+        with self.assertRaises(Unavailable) as caught:
+            check_free(number)
+        self.assertEqual(caught.exception.reason, "connections")
+
+    def test_no_file_at_all(self) -> None:
+        def eventfd(initial: int) -> int:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        self.patch(_files.os, "eventfd", eventfd)
+        with self.assertRaises(Unavailable):
+            check_free(1_000_000)
