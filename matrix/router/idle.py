@@ -114,10 +114,10 @@ class Idle:
         """Tell the directory when machines were last in use."""
         active, news = {}, {}
         for route in self._routes:
-            used, at = route.used, route.used_at
-            if used is not None and at is not None:
+            used = route.used
+            if used is not None:
                 active[route.user_id] = used
-                if self._touched.get(route.user_id) != used:
+                if self._touched.get(route.user_id) != used and (at := route.used_at) is not None:
                     news[route.user_id] = at
         if not news:
             return

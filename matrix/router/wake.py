@@ -289,14 +289,17 @@ class Waker:
             route.unsure = True
 
     async def _defend(self, route: Route) -> None:
-        """Requests are under way on connections of before: others must not end them."""
+        """Requests or streams are under way on connections of before: others must not end the
+        ones, and the others must end with the machine."""
         machine = await self._fleet.directory.machine(route.user_id)
-        if machine is None or route.phase != "resting" or not route.requests:
+        if machine is None or route.phase != "resting":
             return
         if objects(route, machine):
             await self._keep(route, machine)
-        elif machine.state is MachineState.SUSPENDED:
-            self._rescue(route)
+        elif machine.state in (MachineState.SUSPENDING, MachineState.SUSPENDED):
+            route.drain("suspended")
+            if machine.state is MachineState.SUSPENDED and route.requests:
+                self._rescue(route)
 
     def _rescue(self, route: Route) -> None:
         """Wake a machine again that was put to sleep under requests of ours."""
@@ -312,7 +315,7 @@ class Waker:
 
     def _look_again(self, route: Route) -> None:
         """See what the directory told of, now or while the machine was on its way."""
-        if route.unsure and route.phase == "resting" and route.requests:
+        if route.unsure and route.phase == "resting" and route.former:
             route.unsure = False
             self._run(self._defend(route))
         if route.unsure and route.phase == "awake" and not route.looking:

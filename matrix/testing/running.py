@@ -246,6 +246,11 @@ class RunningMatrix:
         own = self.process.pid if self.process is not None else 0
         return [pid for pid in _pids() if pid != own and self._runs_here(pid)]
 
+    def workers(self) -> list[int]:
+        """Its worker processes that serve, in the order of their numbers."""
+        found = [worker for worker in self.admin("status")["workers"] if worker["up"]]
+        return [int(worker["pid"]) for worker in found]
+
     def _runs_here(self, pid: int) -> bool:
         try:
             return Path(os.readlink(f"/proc/{pid}/cwd")).is_relative_to(self.state)

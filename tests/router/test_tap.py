@@ -17,6 +17,7 @@ from matrix.router.engine import limits_from
 from matrix.router.inside import url
 from matrix.router.service import Router
 from matrix.router.tap import Options, makeService
+from matrix.router.workers.supervisor import Supervisor
 from matrix.settings import load
 
 SECRET = "hidden-password"
@@ -30,7 +31,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_nothing_need_be_given(self) -> None:
         options = self.parsed()
-        for name in ("env-file", "listen", "internal", "idle", "state-dir"):
+        for name in ("env-file", "listen", "internal", "idle", "state-dir", "workers"):
             self.assertIsNone(options[name], name)
         self.assertFalse(options["embedded"])
 
@@ -77,11 +78,11 @@ class MakeServiceTests(SynchronousTestCase):
         options.parseOptions(["--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0", *arguments])
         with mock.patch.dict(os.environ, {**self.environment, **environment}, clear=True):
             service = makeService(options, on)
-        assert isinstance(service, Router)
+        assert isinstance(service, Router | Supervisor)
         self.addCleanup(self.close, service)
         return service
 
-    def close(self, service: Router) -> None:
+    def close(self, service: Router | Supervisor) -> None:
         for listener in (*service._sockets[0], *service._sockets[1]):
             listener.close()
         if service._embedded is not None:
@@ -112,6 +113,21 @@ class MakeServiceTests(SynchronousTestCase):
         service = self.make("--embedded", "--state-dir", str(self.top / "other"), "--idle", "7")
         self.assertTrue((self.top / "other" / "lock").exists())
         self.assertEqual(service._settings.idle_timeout, 7.0)  # type: ignore[attr-defined]
+
+    def test_workers_have_a_queue_each(self) -> None:
+        service = self.make("--workers", "3")
+        self.assertIsInstance(service, Supervisor)
+        queues = service._queues()  # type: ignore[attr-defined]
+        self.assertEqual([len(sockets) for sockets in queues], [1, 1, 1])
+        self.assertEqual(len({one.getsockname() for one in service._sockets[0]}), 1)  # type: ignore[attr-defined]
+        self.assertEqual(len(service._sockets[1]), 1)  # type: ignore[attr-defined]
+
+    def test_one_worker_is_the_router_itself(self) -> None:
+        self.assertIsInstance(self.make("--workers", "1"), Router)
+
+    def test_no_or_too_many_workers(self) -> None:
+        for count in ("0", "1000", "many"):
+            self.assertIn("MATRIX_WORKERS", self.refused("--workers", count))
 
     def test_what_is_missing_is_named(self) -> None:
         text = self.refused(MATRIX_DAEMON_TOKEN="", MATRIX_ISSUER="")

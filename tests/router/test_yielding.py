@@ -246,6 +246,14 @@ class WayTests(TwoRouters):
         self.assertTrue(at_freezing[0].endswith(b"0\r\n\r\n"), "a proper end, before the freeze")
         self.assertIn(b"\x88\x0b" + (1012).to_bytes(2, "big") + b"suspended", socket.body)
 
+    def test_so_do_streams_on_connections_of_before(self) -> None:
+        socket = open_websocket(self.one)
+        self.told()
+        self.one.route().machine.lost()
+        self.rest()
+        self.assertEqual(self.one.real(), MachineState.SUSPENDED)
+        self.assertIn(b"\x88\x0b" + (1012).to_bytes(2, "big") + b"suspended", socket.body)
+
     def test_a_request_that_comes_before_the_freeze_stops_it(self) -> None:
         self.rest(seconds=HEARING / 2)
         self.assertEqual(self.one.row().state, MachineState.DRAINING)

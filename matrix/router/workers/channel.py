@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
@@ -91,27 +92,31 @@ class Channel:
         """
         self._hear = heard
         self._gone = lost
-        self._open = True
+        self.open = True
+        self._closed: Deferred[None] = Deferred()
         self._lines = read_lines(reactor, end, self._heard, self._lost)
 
     def send(self, kind: str, **fields: object) -> None:
         """Say something; nothing happens if nobody is there any more."""
-        if self._open:
+        if self.open:
             self._lines.say(json.dumps({"kind": kind, **fields}).encode("ascii"))
 
-    def close(self) -> None:
-        """Say no more."""
-        if self._open:
-            self._open = False
+    def close(self) -> Deferred[None]:
+        """Say no more. Fires once all that was said is sent, or nobody is there to take it."""
+        if self.open:
+            self.open = False
             self._lines.hang_up()
+        return self._closed
 
     def _heard(self, line: bytes) -> None:
         self._hear(json.loads(line))
 
     def _lost(self) -> None:
-        was_open, self._open = self._open, False
+        was_open, self.open = self.open, False
         if was_open:
             self._gone()
+        if not self._closed.called:  # given up
+            self._closed.callback(None)
 
 
 def send_letter(end: socket.socket, content: bytes) -> None:

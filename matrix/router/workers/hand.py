@@ -17,6 +17,9 @@ from matrix.router.workers.logs import Retelling
 
 PROGRAM = "matrix.router.workers.tap"
 
+LAST_WORDS = 1.0
+"""Seconds, at most, to read what a worker said before its end."""
+
 
 class Hand:
     """
@@ -59,9 +62,11 @@ class Hand:
                 start_new_session=True,
             )
         self._ended = ended
+        self._told = False
         self._reactor = reactor
         read_lines(reactor, out, Retelling(brief.number))
-        self._channel = Channel(reactor, ours, heard)
+        self._channel = Channel(reactor, ours, heard, self._finish)
+        self._status: int | None = None
         self._watch = None
         process = find(self.pid)
         if process is not None:
@@ -90,9 +95,18 @@ class Hand:
         self._process.send_signal(number)  # not once it was reaped: its id may be another's
 
     def _reap(self) -> None:
-        status = self._process.wait()
-        self._channel.close()
-        self._ended(status)
+        self._status = self._process.wait()
+        if self._channel.open:  # what it said at last is on its way
+            self._reactor.callLater(LAST_WORDS, self._finish)
+        else:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Its end is told of once, after all that it said."""
+        if self._status is not None and not self._told:
+            self._told = True
+            self._channel.close()
+            self._ended(self._status)
 
 
 def _modules() -> list[str]:

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from matrix.net import Daemon
+from matrix.router.accesslog import STDOUT
 from matrix.router.embedded import Embedded
 from matrix.router.engine import Engine
 from matrix.router.inside import Inside, instance_of, url
@@ -66,10 +67,16 @@ class Supervisor(Daemon):
         self._inside = Inside(self._engine)
         self._crew: Crew | None = None
         self._supplies: Supplies | None = None
-        self._lock = os.memfd_create("matrix-access-log", os.MFD_CLOEXEC)
+        self._output = -1
+        self._lock = -1
 
     async def start(self) -> None:
         engine, embedded, (public, internal) = self._engine, self._embedded, self._sockets
+        # A copy, since a worker's own standard output is its log, and now, since twistd may have
+        # sent ours elsewhere after we were made.
+        self._output = os.dup(STDOUT)
+        self._lock = os.memfd_create("matrix-access-log", os.MFD_CLOEXEC)
+        engine.loop.add_signal_handler(signal.SIGHUP, self._reopen_logs)
         engine.tick()
         supplies = await embedded.start() if embedded else from_settings(self._settings)
         self._supplies = supplies
@@ -78,7 +85,6 @@ class Supervisor(Daemon):
         self._crew = crew = Crew(
             self._reactor, self._launch, self._settings.workers, engine.registry, self._died
         )
-        engine.loop.add_signal_handler(signal.SIGHUP, crew.reopen)
         await crew.start()
         instance = instance_of(engine, url("https", public[0]), internal[0])
         await self._inside.open(internal, instance, live, supplies.admin_token, crew)
@@ -99,7 +105,7 @@ class Supervisor(Daemon):
             number=number,
             settings=settings_for_workers(self._settings),
             public=self._queues(),
-            output=1,
+            output=self._output,
             lock=self._lock,
             cert=self._pem[0],
             key=self._pem[1],
@@ -117,6 +123,10 @@ class Supervisor(Daemon):
         size = len(numbers) // self._settings.workers
         return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
+    def _reopen_logs(self) -> None:
+        if self._crew is not None:
+            self._crew.reopen()
+
     def _died(self) -> None:
         """A worker may have left machines half woken or half asleep, or nobody to watch them."""
         healing = Deferred.fromCoroutine(self._engine.heal())
@@ -133,5 +143,7 @@ class Supervisor(Daemon):
         await self._engine.stop(stop_machines=self._embedded is not None)
         if self._embedded is not None:
             await self._embedded.stop()
-        os.close(self._lock)
+        for descriptor in (self._output, self._lock):
+            if descriptor >= 0:
+                os.close(descriptor)
         self._engine.halt()

@@ -7,6 +7,7 @@ import socket
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
@@ -20,6 +21,8 @@ from matrix.router.workers.channel import Channel, Message
 
 PULSE_SECONDS = 1.0
 """Between two signs of life."""
+LEAVE_SECONDS = 2.0
+"""For the supervisor to take what was said last."""
 LAST_SECONDS = 2 * round(GRACE)
 """After which a worker that nobody supervises any more ends, whatever it still does."""
 
@@ -68,10 +71,18 @@ class Worker(Daemon):
         await self._door.finish()
         await self._engine.stop(stop_machines=False)
         await self._door.stop()
-        self._tell_measures()
         if self._pulse.running:
             self._pulse.stop()
+        self._tell_measures()
+        await self._take_leave()
         self._engine.halt()
+
+    async def _take_leave(self) -> None:
+        """Have everything said before the process ends."""
+        try:
+            await self._channel.close().addTimeout(LEAVE_SECONDS, self._reactor)
+        except DeferredTimeout:
+            _log.warn("the supervisor does not listen")
 
     # the supervisor
 

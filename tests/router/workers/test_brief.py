@@ -1,0 +1,95 @@
+"""What a worker is told makes the same router of it, and shows no secret."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from pathlib import Path
+from unittest import mock
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from matrix.net import LocalAuthority
+from matrix.router.workers.brief import Brief, settings_for_workers
+from matrix.settings import load
+from matrix.testing.issuer import LocalIssuer
+
+DSN = "postgresql://matrix:hidden-password@127.0.0.1/matrix"
+MASTER = "m" * 40
+
+
+class BriefTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.top = Path(self.mktemp())
+        self.top.mkdir(parents=True)
+        _, cert, key = LocalAuthority(self.top / "tls").ensure()
+        self.pem = cert.read_text(), key.read_text()
+
+    def brief(self, codes: dict[str, str] | None = None, **given: object) -> Brief:
+        environment = {
+            "DATABASE_URL": DSN,
+            "MATRIX_DAEMON_TOKEN": MASTER,
+            "MATRIX_ADMIN_TOKEN": "hidden-admin",
+        }
+        with mock.patch.dict(os.environ, environment, clear=True):
+            settings = load(state_dir=str(self.top), **given)
+        sent = Brief(
+            number=2,
+            settings=settings_for_workers(settings),
+            public=[],
+            output=1,
+            lock=9,
+            cert=self.pem[0],
+            key=self.pem[1],
+            dsn=DSN,
+            issuer="http://localhost/auth/v1",
+            jwks_url="http://127.0.0.1:1/jwks.json",
+            master=MASTER,
+            codes=codes,
+        )
+        return Brief.load(sent.dump())
+
+    def test_settings_are_the_supervisors_whatever_the_environment_says_now(self) -> None:
+        brief = self.brief(idle_timeout=7, workers=3, access_log_format="combined")
+        with mock.patch.dict(os.environ, {"MATRIX_IDLE_TIMEOUT": "9", "MATRIX_AUDIENCE": "x"}):
+            settings = brief.configured
+        self.assertEqual((settings.idle_timeout, settings.workers), (7.0, 3))
+        self.assertEqual(settings.access_log_format, "combined")
+        self.assertEqual((settings.audience, settings.state_dir), ("authenticated", self.top))
+
+    def test_secrets_are_among_the_supplies_and_nowhere_else(self) -> None:
+        brief = self.brief()
+        self.assertEqual((brief.supplies.dsn, brief.supplies.master), (DSN, MASTER))
+        self.assertIsNone(brief.supplies.admin_token)
+        self.assertNotIn("hidden", str(brief.settings))
+        for secret in ("hidden", MASTER, "PRIVATE KEY"):
+            self.assertNotIn(secret, repr(brief))
+
+    def test_sign_in_links_work_at_any_worker(self) -> None:
+        issuer = LocalIssuer.open(self.top / "issuer")
+        links = self.brief({"code": "alice"}).supplies.sign_ins
+        assert links is not None
+        session = links.redeem("code")
+        assert session is not None
+        self.assertEqual(session[0].split(".")[0], issuer.mint("alice").split(".")[0])
+        self.assertIsNone(links.redeem("another"))
+        self.assertIsNone(self.brief().supplies.sign_ins)
+
+    def test_the_certificate_is_the_one_that_was_read(self) -> None:
+        before = len(os.listdir("/proc/self/fd"))
+        self.assertIsInstance(self.brief().context(), ssl.SSLContext)
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+
+    def test_listeners_by_number(self) -> None:
+        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+        copies = [os.dup(one.fileno()) for one in sockets]
+        brief = Brief.load(self.brief().dump())
+        brief = Brief(**{
+            name: getattr(brief, name) for name in brief.__slots__
+        } | {"public": [copies[:2], copies[2:]]})  # fmt: skip
+        listeners = brief.listeners()
+        for one in (*sockets, *listeners[1], *listeners[2]):
+            self.addCleanup(one.close)
+        found = [one.getsockname() for number in (1, 2) for one in listeners[number]]
+        self.assertEqual(found, [one.getsockname() for one in sockets])
