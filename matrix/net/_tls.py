@@ -12,6 +12,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from matrix.errors import ConfigurationError
+from matrix.net._groups import set_groups
 
 CERT_SETTING = "MATRIX_TLS_CERT"
 KEY_SETTING = "MATRIX_TLS_KEY"
@@ -29,29 +30,12 @@ CIPHERS = ":".join(
 """For TLS 1.2: what Mozilla's intermediate profile has without finite-field Diffie-Hellman.
 The three suites of TLS 1.3 are all sound and not for us to choose."""
 
-GROUPS = "X25519:P-256:P-384"
-"""Key exchange of Mozilla's intermediate profile, for a Python that can set several groups."""
-
-FALLBACK_GROUP = "prime256v1"
-"""The one group for a Python that can set only one: see L{server_context}."""
-
 
 def server_context(cert: Path, key: Path, now: datetime | None = None) -> ssl.SSLContext:
     """
     The context of the public listener: TLS 1.2 and 1.3, forward secret AEAD ciphers of which
     the client picks the one it is fastest with, session tickets, no compression, no
     renegotiation, and no other application protocol than HTTP/1.1.
-
-    OpenSSL's own groups are not left in place: with P-521, X448 and the finite-field groups
-    a client can make one handshake cost us many times what it costs with P-256.
-    C{SSLContext.set_groups} came with Python 3.15. Before that there is only
-    C{set_ecdh_curve}, which sets exactly one group, and an C{OPENSSL_CONF} that must be in
-    the environment before Python starts. The one group is P-256, because every TLS 1.3 peer
-    must have it (RFC 8446 section 9.1), whereas X25519 would shut out clients in FIPS mode
-    and is refused by C{set_ecdh_curve} before Python 3.11.7 or so. The price: a client that
-    guesses X25519 first, as browsers do, needs one more round trip per TLS 1.3 connection
-    that is not yet open. Measured on one core: 2,960 full TLS 1.3 handshakes per second,
-    3,850 with X25519, 3,870 against 5,170 with TLS 1.2; P-384 gives 440, P-521 960.
 
     @param cert: PEM, the listener's certificate first, then its chain.
     @param key: PEM, the private key, not encrypted.
@@ -62,7 +46,7 @@ def server_context(cert: Path, key: Path, now: datetime | None = None) -> ssl.SS
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS)
-    _set_groups(context)
+    set_groups(context)
     context.set_alpn_protocols(["http/1.1"])
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
@@ -73,14 +57,6 @@ def server_context(cert: Path, key: Path, now: datetime | None = None) -> ssl.SS
             f"{CERT_SETTING} {cert}: OpenSSL refuses it: {error.reason or error}"
         ) from None
     return context
-
-
-def _set_groups(context: ssl.SSLContext) -> None:
-    set_groups = getattr(context, "set_groups", None)
-    if set_groups is None:
-        context.set_ecdh_curve(FALLBACK_GROUP)
-    else:
-        set_groups(GROUPS)
 
 
 def _read(setting: str, path: Path) -> bytes:

@@ -1,5 +1,6 @@
 """The TLS context: what it agrees to, and how it refuses unusable files."""
 
+import contextlib
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ from cryptography.x509.oid import NameOID
 from twisted.trial.unittest import SynchronousTestCase
 
 from matrix.errors import ConfigurationError
-from matrix.net import _tls
+from matrix.net import _groups
 from matrix.net._tls import server_context
 
 NOW = datetime.now(UTC)
@@ -86,6 +87,18 @@ def handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> ssl.SSLObject:
     return ends[0]
 
 
+def first_flight(server: ssl.SSLContext, client: ssl.SSLContext) -> int:
+    """How many bytes the server answers the client's first with."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    for end in (
+        client.wrap_bio(to_client, to_server),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    ):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    return to_client.pending
+
+
 def any_client() -> ssl.SSLContext:
     """A client that agrees to whatever the server says."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -137,13 +150,28 @@ class AgreementTests(SynchronousTestCase):
     def test_only_groups_of_the_profile(self) -> None:
         self.client.set_ecdh_curve("secp521r1")
         self.assertRaises(ssl.SSLError, handshake, self.server, self.client)
+        for group in ("prime256v1", "secp384r1"):
+            self.client.set_ecdh_curve(group)
+            self.assertEqual(handshake(self.server, self.client).version(), "TLSv1.3")
+
+    def test_one_round_trip_for_whoever_guesses_a_usual_group(self) -> None:
+        """A HelloRetryRequest (RFC 8446 section 4.1.4) would be a short first flight."""
+        self.assertGreater(first_flight(self.server, any_client()), 500, "X25519")
         self.client.set_ecdh_curve("prime256v1")
-        self.assertEqual(handshake(self.server, self.client).version(), "TLSv1.3")
+        self.assertGreater(first_flight(self.server, self.client), 500, "P-256")
 
     def test_several_groups_where_python_can(self) -> None:
         context = FakeContext(ssl.PROTOCOL_TLS_SERVER)
-        _tls._set_groups(context)
-        self.assertEqual(context.groups, _tls.GROUPS)
+        _groups.set_groups(context)
+        self.assertEqual(context.groups, _groups.GROUPS)
+
+    def test_one_group_where_neither_python_nor_openssl_can(self) -> None:
+        self.patch(_groups, "_ask_openssl", lambda context: False)
+        _groups.set_groups(self.server)
+        self.client.set_ecdh_curve("secp384r1")
+        self.assertRaises(ssl.SSLError, handshake, self.server, self.client)
+        self.client.set_ecdh_curve("prime256v1")
+        self.assertEqual(handshake(self.server, self.client).version(), "TLSv1.3")
 
     def test_application_protocol(self) -> None:
         for offered, chosen in ((["h2", "http/1.1"], "http/1.1"), (["h2"], None), ([], None)):
