@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Iterable
 from difflib import get_close_matches
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -53,6 +54,23 @@ def _checked_command(text: str) -> str:
     if not words:
         raise ValueError("the command has no words")
     return text
+
+
+def _checked_networks(text: str) -> str:
+    _networks(text)
+    return text
+
+
+def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    found = []
+    for word in text.replace(",", " ").split():
+        try:
+            found.append(ip_network(word))
+        except ValueError as error:
+            raise ValueError(
+                f"{word!r} is no network ({error}): write them as 192.0.2.0/24, 2001:db8::1"
+            ) from None
+    return tuple(found)
 
 
 def _checked_secret(secret: SecretStr) -> SecretStr:
@@ -173,6 +191,11 @@ class Settings(BaseSettings):
         default=3600.0, description="Seconds of silence allowed on an SSE stream or WebSocket."
     )
 
+    trusted_proxies: Annotated[str, AfterValidator(_checked_networks)] = Field(
+        default="",
+        description="Addresses and networks (CIDR), separated by commas, of the proxies before "
+        "Matrix whose X-Forwarded-For is believed. From all others the field is dropped.",
+    )
     max_target: int = Field(
         default=16 * 1024, ge=1024, description="Bytes of a request's target (its URI): 414."
     )
@@ -187,8 +210,8 @@ class Settings(BaseSettings):
     max_connections_per_address: int = Field(
         default=0,
         ge=0,
-        description="Open connections from one client address: 429. 0: no limit, as behind a "
-        "balancer all clients share one.",
+        description="Open connections from one client address, trusted proxies excepted: 429. "
+        "0: no limit, as behind a balancer all clients share one.",
     )
     max_user_requests: int = Field(
         default=2000, ge=1, description="Requests and streams under way for one user: 429."
@@ -215,6 +238,11 @@ class Settings(BaseSettings):
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("MATRIX_TLS_CERT and MATRIX_TLS_KEY are set together or not at all")
         return self
+
+    @property
+    def trusted_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """C{trusted_proxies}, taken apart."""
+        return _networks(self.trusted_proxies)
 
     @property
     def embedded(self) -> bool:

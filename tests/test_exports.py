@@ -71,6 +71,7 @@ EXPORTS = {
         "RequestHead",
         "ServerConnection",
         "ServerFactory",
+        "TrustedProxies",
         "accept_key",
         "close_frame",
         "error_headers",

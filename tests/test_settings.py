@@ -49,6 +49,21 @@ class SettingsCase(SynchronousTestCase):
         return str(error)
 
 
+class TrustedProxiesTests(SettingsCase):
+    def test_networks_and_addresses(self) -> None:
+        found = load(trusted_proxies="10.0.0.0/8, 127.0.0.1,2001:db8::/32")
+        networks = [str(network) for network in found.trusted_networks]
+        self.assertEqual(networks, ["10.0.0.0/8", "127.0.0.1/32", "2001:db8::/32"])
+        self.assertEqual(load().trusted_networks, ())
+
+    def test_what_is_none(self) -> None:
+        for text in ("10.0.0.1/8", "proxy.example", "10.0.0.0/33", "::1, x", "10.0.0.0-10.0.0.9"):
+            refusal = self.refusal(trusted_proxies=text)
+            self.assertIn("MATRIX_TRUSTED_PROXIES", refusal)
+            self.assertIn("192.0.2.0/24", refusal)
+        self.assertIn("host bits set", self.refusal(trusted_proxies="10.0.0.1/8"))
+
+
 class SourceTests(SettingsCase):
     def test_nothing_given_is_embedded_mode(self) -> None:
         found = load()

@@ -2,6 +2,7 @@
 
 from matrix.http._exchange import Exchange
 from matrix.http._factory import Render, ServerFactory, render_problem
+from matrix.http._forwarded import TrustedProxies
 from matrix.http._heads import RequestHead
 from matrix.http._hold import Hold
 from matrix.http._limits import Limits
@@ -32,6 +33,7 @@ __all__ = [
     "RequestHead",
     "ServerConnection",
     "ServerFactory",
+    "TrustedProxies",
     "accept_key",
     "close_frame",
     "error_headers",

@@ -11,6 +11,7 @@ from twisted.internet.protocol import Factory
 
 from matrix.errors import MatrixError
 from matrix.http._exchange import Exchange
+from matrix.http._forwarded import NOBODY, ForwardedExchange, TrustedProxies
 from matrix.http._hold import Hold
 from matrix.http._limits import Limits
 from matrix.http._server import ServerConnection
@@ -42,11 +43,13 @@ class ServerFactory(Factory):
         render: Render = render_problem,
         finished: Callable[[Exchange], None] | None = None,
         hold: Hold | None = None,
+        proxies: TrustedProxies = NOBODY,
     ) -> None:
         """
         @param finished: told of each exchange once it is over, for log and metrics; a
             client that left early shows as status 499.
         @param hold: bounds what is kept of bodies that nobody reads yet.
+        @param proxies: whose word on where a request came from is taken.
         """
         self.handler = handler
         self.wheel = wheel
@@ -54,6 +57,7 @@ class ServerFactory(Factory):
         self.render = render
         self.finished = finished
         self.hold = hold or Hold(HELD_BYTES)
+        self.proxies = proxies
         self.connections: set[ServerConnection] = set()
         self.draining = False
         # Unique among processes and restarts without asking the kernel for each request.
@@ -62,6 +66,10 @@ class ServerFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> ServerConnection:
         return ServerConnection(self)
+
+    def exchange_type(self, peer: str) -> type[Exchange]:
+        """What each request of a peer's connection becomes."""
+        return ForwardedExchange if peer in self.proxies else Exchange
 
     def next_id(self) -> str:
         """A request id that no other request has."""

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from matrix.errors import BadRequest, ClientGone, MatrixError, RequestTimeout
 from matrix.http._exchange import Exchange
 from matrix.http._fields import Fields
+from matrix.http._forwarded import forwarded
 from matrix.http._heads import RequestHead
 from matrix.http._hold import Kept
 from matrix.http._reader import END, RequestReader
@@ -66,10 +67,8 @@ class ServerConnection(Protocol):
         self.peer = peer_name(transport.getPeer())
         tls_version = getattr(transport, "tls_version", None)
         self.tls: str = tls_version() if tls_version is not None else ""
-        self.forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (
-            self.peer.encode(),
-            b"https" if self.tls else b"http",
-        )
+        self.forwarded = forwarded(self.peer, self.tls)
+        self._exchange_type = self.factory.exchange_type(self.peer)
         self.send = transport.write
         self.factory.connections.add(self)
         transport.registerProducer(self, True)
@@ -141,7 +140,7 @@ class ServerConnection(Protocol):
 
     def _begin(self, request: RequestHead) -> None:
         factory = self.factory
-        exchange = self._exchange = Exchange(self, request, factory.next_id())
+        exchange = self._exchange = self._exchange_type(self, request, factory.next_id())
         self.body_open = request.fields.has_body
         if not self.body_open:
             self._reader.finish()

@@ -20,7 +20,7 @@ from matrix.auth import (
     allows_set_cookie,
     without_session_cookies,
 )
-from matrix.http import HeaderRules, Hold, ServerFactory
+from matrix.http import HeaderRules, Hold, ServerFactory, TrustedProxies
 from matrix.metrics import series
 from matrix.router.accessline import format_combined, format_record
 from matrix.router.accesslog import AccessLog, NoAccessLog, Output, open_access_log
@@ -168,6 +168,7 @@ class Door:
             render_for(pages, engine.registry),
             ledger.finished,
             hold,
+            TrustedProxies(settings.trusted_networks),
         )
 
     def _missing(self) -> str | None:

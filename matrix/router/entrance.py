@@ -6,8 +6,9 @@ import socket
 import ssl
 from functools import partial
 
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.interfaces import IListeningPort
 
+from matrix.http import ServerFactory
 from matrix.metrics import Registry, series
 from matrix.net import Admission, Arrivals, NativeServerEndpoint
 from matrix.router.engine import Engine
@@ -19,9 +20,7 @@ HANDSHAKE_SHARE = 2
 class Entrance:
     """Opens listeners whose connections and handshakes are bounded together."""
 
-    def __init__(
-        self, engine: Engine, tls: ssl.SSLContext | None, factory: IProtocolFactory
-    ) -> None:
+    def __init__(self, engine: Engine, tls: ssl.SSLContext | None, factory: ServerFactory) -> None:
         """@param tls: the listeners' context; C{None} for plain ones."""
         settings, counters, files = engine.settings, engine.counters, engine.files.clients
         self._loop = engine.loop
@@ -33,6 +32,7 @@ class Entrance:
             settings.max_connections,
             settings.max_connections_per_address,
             lambda: counters.open,
+            exempt=factory.proxies.__contains__,
         )
         most = min(files, settings.max_connections or files)
         self._arrivals = Arrivals(most // HANDSHAKE_SHARE)
