@@ -153,6 +153,12 @@ class ClientGone(MatrixError):
     title = "The client closed the connection"
 
 
+class UnknownMethod(MatrixError):
+    status = 501
+    slug = "unknown-method"
+    title = "There is no such request method"
+
+
 class BadGateway(MatrixError):
     """The machine broke the protocol, or died while answering."""
 

@@ -9,6 +9,7 @@ from matrix.errors import (
     BadGateway,
     BadRequest,
     MethodNotAllowed,
+    UnknownMethod,
     UriTooLong,
     VersionNotSupported,
 )
@@ -22,6 +23,7 @@ _USUAL_LINE = re.compile(
 """What nearly all request lines look like; any other is taken apart step by step, so that its
 fault can be named."""
 _ABSOLUTE = re.compile(rb"https?://([^/?]+)(/[^?]*)?(\?.*)?", re.IGNORECASE)
+_METHOD_MAX = 32  # bytes; RFC 9112 section 3 would have longer ones answered 501
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
 
@@ -95,7 +97,7 @@ def parse_request_line(line: bytes, limits: Limits) -> tuple[bytes, bytes, bool]
     """
     Method, target and whether it is HTTP/1.1.
 
-    @raise BadRequest, MethodNotAllowed, UriTooLong, VersionNotSupported: it cannot be served.
+    @raise MatrixError: it cannot be served.
     """
     parts = line.split(b" ")
     if len(parts) != 3:
@@ -103,6 +105,8 @@ def parse_request_line(line: bytes, limits: Limits) -> tuple[bytes, bytes, bool]
     method, target, version = parts
     if not is_token(method):
         raise BadRequest("The request method is malformed.", reason="method")
+    if len(method) > _METHOD_MAX:
+        raise UnknownMethod(f"No method has over {_METHOD_MAX} letters.", reason="method")
     if version != b"HTTP/1.1" and version != b"HTTP/1.0":
         if _VERSION.fullmatch(version):
             raise VersionNotSupported("Speak HTTP/1.1.", reason="version")
@@ -124,7 +128,7 @@ def read_request(line: bytes, fields: Fields, limits: Limits) -> RequestHead:
     """
     Put a request's line and its fields together.
 
-    @raise BadRequest, MethodNotAllowed, UriTooLong, VersionNotSupported: it cannot be served.
+    @raise MatrixError: it cannot be served.
     """
     usual = _USUAL_LINE.fullmatch(line)
     if usual is not None and len(line) <= limits.target:

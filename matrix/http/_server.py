@@ -281,10 +281,11 @@ class ServerConnection(Protocol):
         exchange.refuse(error)
 
     def _linger(self) -> None:
-        """Close, but let the client read its answer first: bytes of its that we never read
-        would reset the connection (RFC 9112 section 9.6)."""
+        """Send no more, but let the client read its answer before all is closed: bytes of its
+        that we never read would reset the connection (RFC 9112 section 9.6)."""
         self._lingering = True
         self.body_open = False
+        self.transport.loseWriteConnection()
         self.transport.resumeProducing()
         self._arm(self.factory.limits.linger)
 

@@ -24,6 +24,16 @@ SHUTDOWN_TIMEOUT = 60.0
 """Seconds for a TLS peer to take what is unsent and to close its side, before the socket is
 closed without: the end of an answer is lost then to a client that reads slowly."""
 
+PLAIN_HTTP = "HTTP_REQUEST"
+"""What OpenSSL finds wrong with a handshake that begins like HTTP."""
+
+_ADVICE = b"This port speaks TLS: its addresses begin with https://\n"
+USE_TLS = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n"
+    b"Content-Length: %d\r\n\r\n%b" % (len(_ADVICE), _ADVICE)
+)
+"""For a person who left out a letter."""
+
 # Where bytes arrive; they are decrypted before anything else is read, so one serves all.
 _ARRIVED = memoryview(bytearray(READ_MAX))
 
@@ -104,8 +114,11 @@ class TlsTransport(Adapter):
         except ssl.SSLWantReadError:
             self._flush()
             return False
-        except ssl.SSLError:
-            self._flush()  # an alert says why
+        except ssl.SSLError as error:
+            if error.reason == PLAIN_HTTP:
+                self._native.write(USE_TLS)
+            else:
+                self._flush()  # an alert says why
             self._native.close()
             self._shook("protocol")
             return False
@@ -208,6 +221,10 @@ class TlsTransport(Adapter):
                 self.paused = False
                 self._native.resume_reading()
             self._timer = self._loop.call_later(SHUTDOWN_TIMEOUT, self._native.abort)
+
+    def loseWriteConnection(self) -> None:
+        if not self.disconnecting:
+            self._say_goodbye()
 
     def _say_goodbye(self) -> None:
         with suppress(ssl.SSLError):  # the peer's is still to come, or it is past talking to

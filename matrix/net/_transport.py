@@ -112,6 +112,11 @@ class Adapter(asyncio.BaseProtocol):
             self.disconnecting = True
             self._native.close()
 
+    def loseWriteConnection(self) -> None:
+        """Send no more once everything written is sent; the peer is still read."""
+        if not self.disconnecting:
+            self._native.write_eof()
+
     def abortConnection(self) -> None:
         """Close now; what is unsent is lost, and the peer can tell."""
         if not self._aborted:

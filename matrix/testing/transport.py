@@ -40,6 +40,8 @@ class FakeTransport:
         self.paused = False
         self.disconnecting = False
         self.aborted = False
+        self.ended = False
+        """Whether nothing more is to be written."""
         self.lost = False
         self.producer: Any = None
         self.protocol: Any = None
@@ -63,6 +65,9 @@ class FakeTransport:
 
     def loseConnection(self) -> None:
         self.disconnecting = True
+
+    def loseWriteConnection(self) -> None:
+        self.ended = True
 
     def abortConnection(self) -> None:
         self.disconnecting = self.aborted = True

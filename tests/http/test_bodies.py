@@ -196,6 +196,7 @@ class EarlyAnswerTests(SynchronousTestCase):
         answer = read_answer(client.sent)[0]
         self.assertEqual((answer.status, answer.headers[b"connection"]), (403, b"close"))
         self.assertFalse(client.disconnecting, "the answer would be lost with a reset")
+        self.assertTrue(client.ended, "the client would wait for more")
         self.assertFalse(client.paused)
         client.receive(b"x" * 1000)
         served.wait(LIMITS.linger + 1)

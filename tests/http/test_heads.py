@@ -28,6 +28,7 @@ REFUSED_LINES: list[tuple[bytes, int, str]] = [
     (b"PRI * HTTP/2.0", 505, "version"),
     (b"GET / HTTP/0.9", 505, "version"),
     (b"CONNECT a:443 HTTP/1.1", 405, "method"),
+    (b"M" * 33 + b" / HTTP/1.1", 501, "method"),
     (b"TRACE / HTTP/1.1", 405, "method"),
     (b"GET /#part HTTP/1.1", 400, "target"),
     (b"GET /\x00 HTTP/1.1", 400, "target"),

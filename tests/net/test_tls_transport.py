@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from matrix.net import LocalAuthority, server_context
-from matrix.net._tls_transport import READ_MAX, SHUTDOWN_TIMEOUT, TlsTransport
+from matrix.net._tls_transport import READ_MAX, SHUTDOWN_TIMEOUT, USE_TLS, TlsTransport
 from matrix.net._transport import WRITE_HIGH_WATER
 from tests.net.test_transport import Native, Producer, Recorder
 
@@ -135,12 +135,17 @@ class HandshakeTests(TlsCase):
         self.assertEqual(self.protocol.got, b"early")
 
     def test_no_tls_is_answered_with_an_alert(self) -> None:
-        self.arrive(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        self.arrive(b"\x16\x03\x01\x00\x05hello")
         self.assertEqual(self.over, ["protocol"])
         self.assertEqual(self.native.calls, ["close"])
         self.assertIsNone(self.protocol.transport)
         self.transport.connection_lost(None)
         self.assertEqual((self.over, self.protocol.reason), (["protocol"], None))
+
+    def test_plain_http_is_told_to_use_tls(self) -> None:
+        self.arrive(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        self.assertEqual(self.native.sent, USE_TLS)
+        self.assertEqual(self.native.calls, ["close"])
 
     def test_one_that_is_not_done_in_time_is_cut_off(self) -> None:
         self.client.shake()

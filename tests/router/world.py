@@ -88,6 +88,9 @@ class Transport:
     def loseConnection(self) -> None:
         self.disconnecting = True
 
+    def loseWriteConnection(self) -> None:
+        pass
+
     def abortConnection(self) -> None:
         self.disconnecting = self.aborted = True
 
