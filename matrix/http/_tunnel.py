@@ -66,6 +66,8 @@ class Tunnel:
         self._from_client = FrameFollower()
         self._from_machine = FrameFollower()
         self._client: Any = None
+        self._heard_at = backend.wheel.now
+        """When either side last sent something, by the wheel's clock."""
         self._closing = False
         """Whether what the client sends goes nowhere any more."""
         self._owed = False
@@ -94,14 +96,14 @@ class Tunnel:
 
     def dataReceived(self, data: bytes) -> None:
         self._exchange.body_bytes += len(data)
+        self._heard_at = now = self._backend.wheel.now
         if self._from_client.feed(data):
-            self._backend.used_at = self._backend.wheel.now
+            self._backend.used_at = now
         if self._closing:
             if self._from_client.closing:
                 self._end_client(CLOSE_TIMEOUT)
             return
         self._upstream.send(data)
-        self._upstream.arm(self._backend.limits.stream_silence)
         if self._owed and self._from_client.closing and self._from_client.at_boundary:
             self._answered()
 
@@ -116,10 +118,10 @@ class Tunnel:
 
     def response_data(self, data: bytes) -> None:
         self._exchange.bytes_out += len(data)
+        self._heard_at = now = self._backend.wheel.now
         if self._from_machine.feed(data):
-            self._backend.used_at = self._backend.wheel.now
+            self._backend.used_at = now
         self._client.write(data)
-        self._upstream.arm(self._backend.limits.stream_silence)
 
     def upstream_ended(self) -> bool:
         """The machine sends no more; whether it may still wait to be sent something."""
@@ -146,6 +148,11 @@ class Tunnel:
         self._end_client(self._backend.limits.body_silence)
 
     def upstream_silent(self) -> None:
+        # Messages only note their time: moving the deadline for each would cost more.
+        limit, now = self._backend.limits.stream_silence, self._backend.wheel.now
+        if now - self._heard_at < limit:
+            self._upstream.arm(limit - (now - self._heard_at))
+            return
         self._exchange.close_reason = "silent"
         self._closing = True
         self._drop_machine()

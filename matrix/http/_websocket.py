@@ -55,6 +55,8 @@ class FrameFollower:
 
     def feed(self, data: bytes) -> bool:
         """Go past these bytes; whether any of them belongs to a data frame."""
+        if not self._left and not self._header and _is_one_data_frame(data):
+            return True  # as most are, and nothing is left to remember
         used = False
         position, size = 0, len(data)
         while position < size:
@@ -84,6 +86,19 @@ class FrameFollower:
             self._left = short
         else:
             self._left = int.from_bytes(header[2 : 4 if short == 126 else 10], "big")
+
+
+def _is_one_data_frame(data: bytes) -> bool:
+    """Whether these bytes are exactly one frame, and no control frame."""
+    size = len(data)
+    if size < 4 or data[0] & _CONTROL:
+        return False
+    second = data[1]
+    short = second & 0x7F
+    header = 6 if second & 0x80 else 2
+    if short < 126:
+        return header + short == size
+    return short == 126 and header + 2 + (data[2] << 8 | data[3]) == size
 
 
 def _header_length(header: bytes) -> int:
