@@ -20,7 +20,15 @@ from matrix.router.fleet import SOON, Fleet
 from matrix.router.resting import freeze, put_away
 from matrix.router.rousing import Rousing
 from matrix.router.routes import Route, RouteTable
-from matrix.router.yielding import BLOCKED, ELSEWHERE, another_life, give_way, keep, objects
+from matrix.router.yielding import (
+    BLOCKED,
+    ELSEWHERE,
+    another_life,
+    give_way,
+    keep,
+    let_go,
+    objects,
+)
 
 ATTEMPT_LIMIT = 60.0
 """Seconds for one wake: longer than any request waits, so that a slow machine still comes up
@@ -194,6 +202,7 @@ class Waker:
             self._give_up(route, error)
         except DirectoryUnavailable:
             self._give_up(route, self._no_directory())
+            self._run(let_go(self._fleet, route))
         except Exception:
             self._give_up(route, Unavailable("The wake failed.", reason="wake", retry_after=SOON))
             raise

@@ -24,6 +24,8 @@ SLACK = 1.0
 and the directory know times of use to fractions of it."""
 NEWS_STEP = 0.01
 """Seconds between two looks whether the directory told of something."""
+RETURN_WAIT = 0.5
+"""Seconds between two attempts to reach a directory that was gone."""
 NEWS_WAIT = 0.5
 """Seconds after which a row is read again though nothing was told of it."""
 
@@ -92,6 +94,26 @@ async def give_way(fleet: Fleet, route: Route, backend: Backend) -> bool:
         except DirectoryUnavailable:
             return not await probe(backend, PROBE_TIMEOUT)
         await news(fleet.clock, route, NEWS_WAIT)
+
+
+async def let_go(fleet: Fleet, route: Route) -> None:
+    """
+    Give up the lease on a machine whose wake was broken off by the directory's absence, once
+    it is back: other routers must not wait for what nobody does.
+    """
+    while route.phase == "resting":
+        await deferLater(fleet.clock, RETURN_WAIT)
+        try:
+            machine = await fleet.directory.machine(route.user_id)
+            ours = machine is not None and machine.lease_owner == fleet.owner
+            if machine is not None and ours and route.phase == "resting":
+                await fleet.directory.change(machine, lease_owner=None, lease_expires_at=None)
+        except StaleRow:
+            return  # somebody is at it
+        except DirectoryUnavailable:
+            continue
+        else:
+            return
 
 
 def another_life(route: Route, machine: Machine) -> bool:

@@ -29,8 +29,8 @@ STEPS = st.lists(st.tuples(st.sampled_from(OPERATIONS), st.sampled_from(PAUSES))
 class Chaos:
     """Does one thing after the other to one user's machine."""
 
-    def __init__(self) -> None:
-        self.world = world = World()
+    def __init__(self, world: World | None = None) -> None:
+        self.world = world = world or World()
         self.clients: list[Client] = []
         self.left: list[Client] = []
         world.directory.step = self._slow

@@ -12,7 +12,7 @@ from matrix.metrics import series
 from matrix.model import MachineState, User, UserState
 from matrix.router.resting import HEARING
 from tests.router.streams import STREAM, open_websocket
-from tests.router.world import ALICE, World, run
+from tests.router.world import ALICE, World, outcome, run
 
 LONG = 20.0
 """Seconds: twice the idle timeout."""
@@ -330,6 +330,23 @@ class WayTests(TwoRouters):
         self.one.store.recover()
         self.one.let_pass(2.0)
         self.awake_everywhere()
+
+
+class OutageTests(TwoRouters):
+    def test_a_wake_that_an_outage_broke_off_holds_nobody_up(self) -> None:
+        self.rest()
+        self.two.directory.step = lambda name, when: (
+            self.one.store.lose() if (name, when) == ("change", "after") else None
+        )
+        [error] = outcome(self.two.want())
+        self.assertEqual(error.reason, "directory")
+        self.two.directory.step = None
+        self.one.store.recover()
+        self.assertEqual(self.one.row().lease_owner, "router:2")
+        client = self.one.ask()
+        self.one.let_pass(2.0)
+        self.assertEqual(client.status, 200)
+        self.assertEqual(self.two.route().phase, "resting")
 
 
 class RescueTests(TwoRouters):
