@@ -65,9 +65,9 @@ class HostileCase(MatrixCase):
         return b"%b /say?%b HTTP/1.1\r\n%b%b\r\n" % (method, told, self.signed, fields)
 
 
-def send(data: bytes) -> Step:
-    """The step of sending bytes."""
-    return ["send", data.hex()]
+def send(data: bytes, times: int = 1) -> Step:
+    """The step of sending bytes, so many times."""
+    return ["send", data.hex(), times]
 
 
 def status(answer: bytes) -> int:

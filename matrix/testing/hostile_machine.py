@@ -2,7 +2,7 @@
 A machine for tests that tells exactly which bytes reached it, and says whatever it is told to.
 
 Run by path, with nothing but the standard library: C{hostile_machine.py SOCKET}. A request for
-C{/say?HEX} has it do the steps that the hexadecimal digits are JSON of: C{["send", HEX]},
+C{/say?HEX} has it do the steps that the hexadecimal digits are JSON of: C{["send", HEX, TIMES]},
 C{["wait", SECONDS]}, C{["close"]}, C{["reset"]}. For C{/seen} it tells the heads of all requests
 since it was asked last. Any other request is answered with itself.
 """
@@ -60,8 +60,9 @@ async def _obey(steps: list[list[str | float]], writer: asyncio.StreamWriter) ->
     for name, *value in steps:
         match name:
             case "send":
-                writer.write(bytes.fromhex(str(value[0])))
-                await writer.drain()
+                for _ in range(int(value[1])):
+                    writer.write(bytes.fromhex(str(value[0])))
+                    await writer.drain()
             case "wait":
                 await asyncio.sleep(float(value[0]))
             case "close":
