@@ -33,26 +33,22 @@ class Exchange:
     The proxy's relay uses the lower calls: L{begin_block}, L{push}, L{flush}.
     """
 
-    __slots__ = (
-        "_cancel",
-        "_connection",
-        "_framing",
-        "_left",
-        "_on_gone",
-        "_out",
-        "body_bytes",
-        "bytes_out",
-        "close_reason",
-        "gone",
-        "is_stream",
-        "keep",
-        "peer",
-        "request",
-        "request_id",
-        "started",
-        "status",
-        "story",
-    )
+    # Defaults of the class, because one is made for each request and few are ever changed.
+    status = 0
+    body_bytes = 0
+    """Bytes of the request's body so far."""
+    bytes_out = 0
+    """Bytes of the answer's body so far."""
+    gone = False
+    is_stream = False
+    """Whether the answer is an event stream: only its silence is limited then."""
+    close_reason = ""
+    story: Any = None
+    """Whatever the handler wants to remember for the log."""
+    _framing = _NOT_BEGUN
+    _left = 0
+    _cancel: Deferred[None] | None = None
+    _on_gone: Callable[[], None] | None = None
 
     def __init__(self, connection: ServerConnection, request: RequestHead, request_id: str) -> None:
         self._connection = connection
@@ -60,23 +56,8 @@ class Exchange:
         self.request_id = request_id
         self.peer = connection.peer
         self.started = perf_counter()
-        self.status = 0
-        self.body_bytes = 0
-        """Bytes of the request's body so far."""
-        self.bytes_out = 0
-        """Bytes of the answer's body so far."""
-        self.gone = False
-        self.is_stream = False
-        """Whether the answer is an event stream: only its silence is limited then."""
         self.keep = request.keeps_alive and not connection.factory.draining
-        self.close_reason = ""
-        self.story: Any = None
-        """Whatever the handler wants to remember for the log."""
-        self._framing = _NOT_BEGUN
-        self._left = 0
         self._out: list[bytes] = []
-        self._cancel: Deferred[None] | None = None
-        self._on_gone: Callable[[], None] | None = None
 
     @property
     def begun(self) -> bool:
@@ -194,9 +175,10 @@ class Exchange:
             return
         if self._framing == _CHUNKED:
             self._out.append(b"0\r\n%b\r\n" % trailers)
-        connection = self._connection
+        connection, out = self._connection, self._out
         connection.set_producer(None)
-        self.flush()
+        if out:
+            connection.send(b"".join(out))
         self._framing = _OVER
         self._on_gone = None
         connection.answered(self)

@@ -303,7 +303,7 @@ class RequestReader(Reader):
 class ResponseReader(Reader):
     """Reads a machine's responses; every breach is a L{BadGateway}."""
 
-    __slots__ = ("_known", "_known_head", "_method", "_upgrade", "keeps_alive")
+    __slots__ = ("_known", "_known_head", "_method", "_upgrade", "has_body", "keeps_alive")
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
@@ -311,6 +311,8 @@ class ResponseReader(Reader):
         self._known_head: ResponseHead | None = None
         self.keeps_alive = True
         """Whether the connection may serve another request after the present response."""
+        self.has_body = False
+        """Whether the present response has a body, if an empty one."""
 
     def expect(self, method: bytes, upgrade: bool = False) -> None:
         """The next response answers a request with this method, that asked to upgrade or not."""
@@ -348,7 +350,8 @@ class ResponseReader(Reader):
                 raise BadGateway("The machine upgraded without being asked.", reason="upgrade")
         else:
             self.keeps_alive = head.keeps_alive
-            if not head.has_body(self._method):
+            self.has_body = head.has_body(self._method)
+            if not self.has_body:
                 self._state = _END
             elif fields.chunked or fields.length is not None:
                 self._expect_body(fields)
@@ -356,6 +359,16 @@ class ResponseReader(Reader):
                 self._state = _UNTIL_CLOSE
                 self.keeps_alive = False
         return head
+
+    def take_body(self) -> bytes | None:
+        """The whole body, if it and nothing else is here, as is usual; the response is over."""
+        body = self._buffer
+        if self._state != _COUNTED or len(body) != self._left:
+            return None
+        self._buffer = b""
+        self._left = 0
+        self._state = _HEAD
+        return body
 
     def _new_head(self) -> ResponseHead | None:
         """A head that is not that of the response before, byte for byte."""

@@ -35,24 +35,15 @@ class Relay:
     kind = "sse"
     """What stream it is, while it is among its backend's streams."""
 
-    __slots__ = (
-        "_annotate",
-        "_backend",
-        "_body_sent",
-        "_complete",
-        "_counted",
-        "_events",
-        "_head",
-        "_passive",
-        "_reused",
-        "_rules",
-        "_seen",
-        "_unreachable",
-        "_upstream",
-        "exchange",
-        "first_byte",
-        "retried",
-    )
+    # Defaults of the class, because one is made for each request and few are ever changed.
+    first_byte = 0.0
+    retried = False
+    _upstream: Upstream | None = None
+    _reused = False
+    _seen = False
+    _body_sent = False
+    _events: EventSpotter | None = None
+    _counted = True
 
     def __init__(
         self,
@@ -70,21 +61,13 @@ class Relay:
         @param passive: whether this request does not count as use.
         """
         self.exchange = exchange
-        self.first_byte = 0.0
-        self.retried = False
         self._backend = backend
         self._rules = rules
         self._annotate = annotate
         self._unreachable = unreachable
         self._passive = passive
-        self._upstream: Upstream | None = None
-        self._reused = False
-        self._seen = False
-        self._body_sent = False
-        self._events: EventSpotter | None = None
         self._complete = not exchange.request.fields.has_body
         self._head = _request_head(exchange, rules, extra)
-        self._counted = True
         backend.requests += 1
         if not passive:
             backend.used_at = backend.wheel.now
@@ -180,6 +163,10 @@ class Relay:
                     return
                 elif not self._take_head(upstream, cast(ResponseHead, event)):
                     return
+                elif (body := reader.take_body()) is not None:
+                    self._body(body)
+                    self._finish(upstream)
+                    return
                 if reader.finish():
                     self._finish(upstream)
                     return
@@ -206,7 +193,7 @@ class Relay:
             exchange.inform(head.status, rules.to_client(fields))
             return True
         self.first_byte = perf_counter()
-        has_body = head.has_body(exchange.request.method)
+        has_body = upstream.reader.has_body
         length = None if fields.chunked or head.status == 204 else fields.length
         if has_body and _is_event_stream(fields):
             self._begin_stream()

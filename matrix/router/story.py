@@ -11,37 +11,22 @@ class Story:
     """Filled in on the request's way; read by C{Server-Timing}, log and metrics. Times are
     C{perf_counter} seconds, durations seconds."""
 
-    __slots__ = (
-        "auth_s",
-        "backend",
-        "id_line",
-        "mark",
-        "principal",
-        "ready_s",
-        "retried",
-        "route",
-        "route_s",
-        "upstream_s",
-        "wake",
-        "wake_s",
-    )
-
-    def __init__(self) -> None:
-        self.principal: Principal | None = None
-        self.mark = 0.0
-        self.auth_s: float | None = None
-        self.route_s: float | None = None
-        self.wake_s: float | None = None
-        self.ready_s: float | None = None
-        self.upstream_s: float | None = None
-        self.wake: Wake | None = None
-        self.id_line = b""
-        """The request id as a header line with CRLF, for both sides."""
-        self.route: Route | None = None
-        self.backend: Backend | None = None
-        """The connections that were chosen."""
-        self.retried = False
-        """Whether they were chosen anew after others had been found dead."""
+    # Defaults of the class, because one is made for each request and few are ever changed.
+    principal: Principal | None = None
+    mark = 0.0
+    auth_s: float | None = None
+    route_s: float | None = None
+    wake_s: float | None = None
+    ready_s: float | None = None
+    upstream_s: float | None = None
+    wake: Wake | None = None
+    id_line = b""
+    """The request id as a header line with CRLF, for both sides."""
+    route: Route | None = None
+    backend: Backend | None = None
+    """The connections that were chosen."""
+    retried = False
+    """Whether they were chosen anew after others had been found dead."""
 
     def authenticated(self, principal: Principal, started: float, now: float) -> None:
         """The token was found good."""
