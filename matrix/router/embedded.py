@@ -52,10 +52,12 @@ class Embedded:
         self.codes = {secrets.token_urlsafe(16): name for name in USERS}
 
     def settle(self, settings: Settings) -> Settings:
-        """The settings with what is different here unless it was set."""
-        if "access_log" in settings.model_fields_set:
-            return settings
-        return settings.model_copy(update={"access_log": str(self.directory / "access.log")})
+        """The settings with what is different here unless it was set. The state directory stays
+        the same even if twistd, or whoever we start, works in another one."""
+        found: dict[str, object] = {"state_dir": self.directory}
+        if "access_log" not in settings.model_fields_set:
+            found["access_log"] = str(self.directory / "access.log")
+        return settings.model_copy(update=found)
 
     async def start(self) -> Supplies:
         """

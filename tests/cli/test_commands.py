@@ -155,6 +155,12 @@ class StatusTests(CommandTestCase):
         self.assertIn("unknown: the database cannot be reached", text)
         self.assertIn("stale for 1 min 15 s", text)
 
+    def test_workers_if_there_are_any(self) -> None:
+        self.running()
+        workers = [{"number": 1, "up": True}, {"number": 2, "up": False}]
+        AdminApi.answers["/admin/v1/status"] = (200, STATUS | {"workers": workers})
+        self.assertIn("workers      1 of 2 up", self.works("status"))
+
     def test_no_machines_yet(self) -> None:
         self.running()
         AdminApi.answers["/admin/v1/status"] = (200, STATUS | {"machines": {}})

@@ -3,6 +3,8 @@
 import json
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -273,3 +275,36 @@ class OpenTests(SynchronousTestCase):
             ConfigurationError, r"^MATRIX_ACCESS_LOG: cannot open /nowhere/x: No such file"
         ):
             self.open("/nowhere/x")
+
+
+WRITER = """
+import sys
+from matrix.router.accesslog import Output, Sink
+number, output, lock, lines, size = map(int, sys.argv[1:])
+sink = Sink(None, Output(output, lock))
+for _ in range(lines):
+    sink.write(b"%d" % number * size + b"\\n")
+"""
+
+
+class SharedOutputTests(SynchronousTestCase):
+    """Several processes with one standard output, which is a pipe."""
+
+    def test_each_write_is_in_one_piece(self) -> None:
+        reading, writing = os.pipe()
+        lock = os.memfd_create("lock")
+        lines, size = 20, 50_000  # bytes: a pipe keeps no more than 4096 together
+        writers = [
+            subprocess.Popen(
+                [sys.executable, "-c", WRITER, *map(str, (number, writing, lock, lines, size))],
+                pass_fds=[writing, lock],
+            )
+            for number in range(3)
+        ]
+        os.close(writing)
+        os.close(lock)
+        with open(reading, "rb") as pipe:
+            written = pipe.read().splitlines()
+        self.assertEqual([writer.wait(10) for writer in writers], [0, 0, 0])
+        self.assertEqual(len(written), 3 * lines)
+        self.assertEqual({(len(line), len(set(line))) for line in written}, {(size, 1)})

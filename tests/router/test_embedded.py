@@ -17,7 +17,7 @@ from matrix.auth import MachineSecrets
 from matrix.errors import ConfigurationError
 from matrix.router import embedded as embedded_module
 from matrix.router.embedded import USERS, Embedded, _write_private, check_loopback
-from matrix.settings import load
+from matrix.settings import Settings, load
 from tests.router.world import run
 
 
@@ -68,6 +68,24 @@ class LoopbackTests(SynchronousTestCase):
             self.assertTrue(str(caught.exception).startswith("MATRIX_LISTEN: "))
             self.assertIn(host, str(caught.exception))
             self.assertNotIn("\n", str(caught.exception))
+
+
+class SettlingTests(EmbeddedTestCase):
+    def settled(self, **given: str) -> Settings:
+        with mock.patch.dict(os.environ, {}, clear=True):
+            settings = load(state_dir=os.path.relpath(self.state), **given)
+            embedded = Embedded(Clock(), settings)
+        self.addCleanup(self.close, embedded)
+        return embedded.settle(settings)
+
+    def test_the_state_directory_is_the_same_from_wherever_it_is_asked_for(self) -> None:
+        self.assertEqual(self.settled().state_dir, self.state.absolute())
+
+    def test_the_access_log_lies_in_it(self) -> None:
+        self.assertEqual(self.settled().access_log, str(self.state.absolute() / "access.log"))
+
+    def test_unless_it_was_set(self) -> None:
+        self.assertEqual(self.settled(access_log="-").access_log, "-")
 
 
 class DirectoryTests(EmbeddedTestCase):

@@ -18,12 +18,13 @@ from matrix.router.door import GRACE, Door
 from matrix.router.engine import Engine
 from matrix.router.workers.brief import Brief
 from matrix.router.workers.channel import Channel, Message
+from matrix.router.workers.lifeline import die_with
 
 PULSE_SECONDS = 1.0
 """Between two signs of life."""
 LEAVE_SECONDS = 2.0
 """For the supervisor to take what was said last."""
-LAST_SECONDS = 2 * round(GRACE)
+LAST_SECONDS = 2 * GRACE
 """After which a worker that nobody supervises any more ends, whatever it still does."""
 
 _log = Logger()
@@ -40,6 +41,7 @@ class Worker(Daemon):
         self._brief = brief
         self._engine = Engine(reactor, brief.configured)
         self._door = Door(self._engine, brief.context(), Output(brief.output, brief.lock))
+        die_with(end, LAST_SECONDS)
         self._channel = Channel(reactor, end, self._heard, self._alone)
         self._pulse = LoopingCall(self._channel.send, "alive")
         self._pulse.clock = reactor
@@ -109,8 +111,6 @@ class Worker(Daemon):
         """The supervisor was killed: a worker must not hold the port, nor serve unwatched."""
         if not self._ending:
             _log.error("the supervisor is gone")
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(LAST_SECONDS)
         self._end()
 
     def _end(self) -> None:
