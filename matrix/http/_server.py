@@ -12,6 +12,7 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
 from matrix.errors import BadRequest, ClientGone, MatrixError, RequestTimeout
+from matrix.http._breath import Breath
 from matrix.http._exchange import Exchange
 from matrix.http._fields import Fields
 from matrix.http._forwarded import forwarded
@@ -51,14 +52,12 @@ class ServerConnection(Protocol):
         self._tunnel: IProtocol | None = None
         self._producer: Any = None
         self._in_head = False
-        self.body_open = False
-        """Whether the present request's body is not read to its end."""
-        self._body_paused = False
+        self.body_open = self._body_paused = False
+        """C{body_open}: whether the present request's body is not read to its end."""
         self._sink: BodySink | None = None
-        self._pumping = False
-        self._unread = self._lingering = False
-        self._stalled = False
-        self._half_closed = False
+        self._pumping = self._unread = self._lingering = False
+        self._stalled = self._half_closed = False
+        self._breath = Breath(self)
         self._watch = Watch(self, self._reader)
         self._kept = Kept(factory.hold)
 
@@ -87,9 +86,10 @@ class ServerConnection(Protocol):
             self._tunnel.dataReceived(data)
         elif not self._lingering:
             self._reader.feed(data)
-            self._pump()
+            self.pump()
 
-    def _pump(self) -> None:
+    def pump(self) -> None:
+        """Take what has arrived."""
         if self._pumping:
             return
         self._pumping = True
@@ -136,7 +136,8 @@ class ServerConnection(Protocol):
         self.deadline = inf
         self._begin(cast(RequestHead, event))
         # Most requests have no body and come alone: then there is nothing to go on with.
-        return self.body_open or reader.buffered > 0 or self._half_closed
+        more = self.body_open or reader.buffered > 0 or self._half_closed
+        return more and (self._exchange is not None or self._breath.lasts())
 
     def _begin(self, request: RequestHead) -> None:
         factory = self.factory
@@ -195,7 +196,7 @@ class ServerConnection(Protocol):
         self._body_paused = False
         if self.body_open or self._tunnel is not None:
             self.transport.resumeProducing()
-            self._pump()
+            self.pump()
 
     # answering
 
@@ -230,7 +231,7 @@ class ServerConnection(Protocol):
         elif self._exchange is None:
             self._arm(self.factory.limits.keep_alive)
             self.transport.resumeProducing()
-            self._pump()
+            self.pump()
 
     def stopProducing(self) -> None:
         """The transport is gone; C{connectionLost} follows."""
@@ -255,7 +256,7 @@ class ServerConnection(Protocol):
             self._arm(limits.body_silence if self._stalled else limits.keep_alive)
             self.transport.resumeProducing()
             if self._reader.buffered or self._half_closed:
-                self._pump()
+                self.pump()
 
     def discard_body(self) -> None:
         """The request is about to be answered at once, whatever is left of its body."""

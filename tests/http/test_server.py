@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from matrix.http import Exchange, Limits
+from matrix.http._breath import BURST
 from matrix.testing.served import GET, Served, read_answer
 from matrix.testing.transport import FakeTransport
 
@@ -107,6 +108,26 @@ class PipelineTests(SynchronousTestCase):
             answer, rest = read_answer(rest)
             self.assertEqual(answer.status, 200)
         self.assertEqual(rest, b"")
+
+    def test_a_long_pipeline_lets_others_have_their_turn(self) -> None:
+        """Or one read full of requests to be refused would stop the loop for a second."""
+        served = Served(hello)
+        client = served.connect(GET * 1000)
+        self.assertEqual(len(served.over), BURST)
+        self.assertTrue(client.paused)
+        client.receive(GET)
+        self.assertLess(len(served.over), BURST + 2)
+        for _ in range(40):
+            served.wait(0.5)
+        self.assertEqual(len(served.over), 1001)
+        self.assertFalse(client.paused)
+
+    def test_who_leaves_while_others_have_their_turn(self) -> None:
+        served = Served(hello)
+        client = served.connect(GET * 1000)
+        client.lose()
+        served.wait(5)
+        self.assertEqual(len(served.over), BURST)
 
     def test_bounded(self) -> None:
         """While one is answered, no more than 64 KiB of further ones are read."""
