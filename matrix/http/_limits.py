@@ -15,7 +15,7 @@ class Limits:
     chunk_extension: int = 1024
     ahead: int = 16 * 1024
     """Bytes that nobody wants yet, of a body whose machine wakes or of further requests, with
-    which reading stops. What one read brings comes on top: 48 KiB (plain) or 256 KiB (TLS)."""
+    which reading stops. What one read brings comes on top: up to 48 KiB."""
     drain: int = 256 * 1024
     """Bytes of an unwanted body that are read to keep a connection usable."""
 

@@ -24,7 +24,7 @@ from matrix.model import peer_name
 from matrix.net._admission import UNBOUNDED, Admission, Visit
 from matrix.net._arrivals import Arrivals
 from matrix.net._tls_transport import TlsTransport
-from matrix.net._transport import Adapter, NativeTransport
+from matrix.net._transport import Adapter, BoundedTransport
 
 BATCH = 16
 """Connections accepted in one turn of the loop. Each is some 0.3 ms of handshake in the next:
@@ -197,7 +197,7 @@ class NativePort:
     def _transport(self, protocol: IProtocol, arrival: _Arrival) -> Adapter:
         visit = arrival.visit
         if self._tls is None:
-            transport: Adapter = NativeTransport(protocol)
+            transport: Adapter = BoundedTransport(protocol)
             transport.left = lambda: self._admission.leave(visit)
             return transport
         self._arrivals.begin(arrival.connection, arrival.give_up)

@@ -11,11 +11,7 @@ from typing import Any
 from twisted.internet.interfaces import IProtocol, IPushProducer, ITransport
 from zope.interface import implementer
 
-from matrix.net._transport import Adapter
-
-READ_MAX = 64 * 1024
-"""Bytes taken from the socket at once: no more than this is ever held of what a protocol that
-has paused us does not take."""
+from matrix.net._transport import ARRIVED, Adapter
 
 RECORD_MAX = 16 * 1024
 """Bytes of plain text in one TLS record (RFC 8446 section 5.1)."""
@@ -33,9 +29,6 @@ USE_TLS = (
     b"Content-Length: %d\r\n\r\n%b" % (len(_ADVICE), _ADVICE)
 )
 """For a person who left out a letter."""
-
-# Where bytes arrive; they are decrypted before anything else is read, so one serves all.
-_ARRIVED = memoryview(bytearray(READ_MAX))
 
 
 @implementer(ITransport, IPushProducer)
@@ -86,15 +79,17 @@ class TlsTransport(Adapter):
         self._timer = self._loop.call_later(self._handshake_timeout, self._late)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return _ARRIVED
+        return ARRIVED
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._incoming.write(_ARRIVED[:nbytes])
+        self._incoming.write(ARRIVED[:nbytes])
         if self._shaken is not None and not self._shake():
             return
         self._deliver()
 
     def eof_received(self) -> bool:
+        if self._connected and not self.disconnecting:
+            self.ended()
         return False  # the loop closes the connection then
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -178,6 +173,8 @@ class TlsTransport(Adapter):
 
     def _ended(self) -> None:
         """The peer has sent its close_notify."""
+        if not self.disconnecting:
+            self.ended()  # at once: the loop closes the socket only when all is sent
         if not self.disconnecting:
             self._say_goodbye()
         self._native.close()

@@ -21,6 +21,13 @@ from matrix.net.interfaces import Presence
 WRITE_HIGH_WATER = 64 * 1024
 """Unsent bytes above which the producer is paused: the back-pressure bound of the data path."""
 
+READ_MAX = 48 * 1024
+"""Bytes taken at once from a client's socket. With the 16 KiB that may be there already
+(L{matrix.http.Limits.ahead}) it is 64 KiB that are held for a machine that still wakes."""
+
+ARRIVED = memoryview(bytearray(READ_MAX))
+"""Where they arrive: they are handed on before anything else is read, so one serves all."""
+
 _NO_LINGER = struct.pack("ii", 1, 0)
 """C{struct linger}: a close sends a reset, since a plain end would pass for a proper one."""
 
@@ -72,6 +79,11 @@ class Adapter(asyncio.BaseProtocol):
         """The loop's transport is there."""
         self._native = native = cast(asyncio.Transport, transport)
         native.set_write_buffer_limits(high=WRITE_HIGH_WATER)
+
+    def ended(self) -> bool:
+        """Tell the protocol that the peer sends no more; whether it wants to answer still."""
+        half_closed = getattr(self.protocol, "readConnectionLost", None)
+        return half_closed is not None and bool(half_closed())
 
     def lose(self, exc: Exception | None) -> None:
         """Tell the protocol that the connection is gone."""
@@ -207,13 +219,46 @@ class NativeTransport(Adapter):
 
     def eof_received(self) -> bool:
         """Keep the connection half-open if the protocol wants to answer still."""
-        half_closed = getattr(self.protocol, "readConnectionLost", None)
-        return half_closed is not None and bool(half_closed())
+        return self.ended()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lose(exc)
         # The loop may keep this object a little longer; the protocol need not wait for it.
         del self.data_received
+
+
+@implementer(ITransport, IPushProducer)
+class BoundedTransport(Adapter):
+    """
+    A plain connection of a client, of which no more than L{READ_MAX} is read at once.
+
+    The loop's own reads bring up to 250 KiB, which are more than may be held for a machine
+    that does not take them yet. This costs some 2,300 instructions a read.
+    """
+
+    def __init__(self, protocol: IProtocol) -> None:
+        super().__init__(protocol)
+        self.write = _unconnected
+        self._receive = protocol.dataReceived
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.attach(transport)
+        self.write = self._native.write
+        self.protocol.makeConnection(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return ARRIVED
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._receive(ARRIVED[:nbytes].tobytes())
+
+    def eof_received(self) -> bool:
+        """Keep the connection half-open if the protocol wants to answer still."""
+        return self.ended()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lose(exc)
+        del self._receive
 
 
 def _reset_on_close(transport: asyncio.Transport) -> None:

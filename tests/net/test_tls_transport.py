@@ -17,8 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from matrix.net import LocalAuthority, server_context
-from matrix.net._tls_transport import READ_MAX, SHUTDOWN_TIMEOUT, USE_TLS, TlsTransport
-from matrix.net._transport import WRITE_HIGH_WATER
+from matrix.net._tls_transport import SHUTDOWN_TIMEOUT, USE_TLS, TlsTransport
+from matrix.net._transport import READ_MAX, WRITE_HIGH_WATER
 from tests.net.test_transport import Native, Producer, Recorder
 
 
