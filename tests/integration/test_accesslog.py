@@ -45,14 +45,14 @@ class AccessLogTests(TestCase):
     async def test_every_record_is_written_across_a_rotation(self) -> None:
         log = self.open()
         for number in range(COUNT):
-            log.add(record(number))
+            log.add([record(number)])
         while not self.path.stat().st_size:
             await deferLater(reactor, 0.01)
         moved = self.folder / "access.log.1"
         self.path.rename(moved)
         log.reopen()
         for number in range(COUNT, 2 * COUNT):
-            log.add(record(number))
+            log.add([record(number)])
         await log.stop()
         self.assertEqual(self.ids(moved) + self.ids(self.path), [*range(2 * COUNT)])
         self.assertEqual((self.dropped.value, self.errors.value), (0, 0))
@@ -62,7 +62,7 @@ class AccessLogTests(TestCase):
         reader = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
         log = self.open()
         for number in range(COUNT):
-            log.add(record(number))
+            log.add([record(number)])
         # The pipe is full and the write blocks; the event loop goes on all the same.
         for _ in range(5):
             await deferLater(reactor, 0.02)
