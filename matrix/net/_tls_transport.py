@@ -176,7 +176,9 @@ class TlsTransport(Adapter):
         if not self.disconnecting:
             self.ended()  # at once: the loop closes the socket only when all is sent
         if not self.disconnecting:
+            self.disconnecting = True  # after our goodbye nothing more can be encrypted
             self._say_goodbye()
+            self._timer = self._loop.call_later(SHUTDOWN_TIMEOUT, self._native.abort)
         self._native.close()
 
     def lose(self, exc: Exception | None) -> None:

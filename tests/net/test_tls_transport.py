@@ -274,6 +274,17 @@ class EndTests(TlsCase):
         assert self.protocol.reason is not None
         self.assertIsInstance(self.protocol.reason.value, ConnectionDone)
 
+    def test_what_is_written_after_the_peers_end_is_dropped(self) -> None:
+        with self.assertRaises(ssl.SSLWantReadError):
+            self.client.tls.unwrap()
+        self.arrive(self.client.outgoing.read())
+        self.native.sent = b""
+        self.transport.write(b"an answer that comes too late")
+        self.transport.loseConnection()
+        self.assertEqual((self.native.sent, self.native.calls), (b"", ["close"]))
+        self.loop.advance(SHUTDOWN_TIMEOUT)
+        self.assertEqual(self.native.calls, ["close", "abort"])
+
     def test_an_abort_says_nothing(self) -> None:
         self.native.sent = b""
         self.transport.abortConnection()
