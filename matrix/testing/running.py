@@ -15,12 +15,16 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
+from matrix.directory._cluster import USER, Cluster, find_installation
+from matrix.directory._lockfile import LockFile
+from matrix.directory._postmaster import DATABASE, HOST
 from matrix.model import UserId
 from matrix.testing.issuer import LocalIssuer
 from matrix.testing.wire import Door
@@ -234,6 +238,26 @@ class RunningMatrix:
             for found in family.samples
             if found.name == sample and labels.items() <= found.labels.items()
         )
+
+    def sql(self, statement: str, *values: object) -> None:
+        """Run a statement on its database, as the superuser."""
+        import psycopg2
+
+        cluster = Cluster(self.state / "postgres", find_installation())
+        lock = LockFile.read(cluster.data)
+        assert lock is not None, "PostgreSQL does not run"
+        with closing(
+            psycopg2.connect(
+                host=HOST, port=lock.port, dbname=DATABASE, user=USER, password=cluster.password
+            )
+        ) as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(statement, values)
+
+    def census(self) -> Mapping[str, Any]:
+        """What the router says that it holds."""
+        return dict(self.admin("census"))
 
     # what the operating system sees
 
