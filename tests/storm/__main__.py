@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 import time
 
@@ -21,10 +22,12 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=60, help="at a time")
     parser.add_argument("--only", default="", help="names of what to try, with commas between")
     options = parser.parse_args()
-    print(f"storm of {options.minutes:g} minutes, {options.clients} clients, seed {options.seed}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leave nothing behind then, either
+    began = time.monotonic()
+    text = f"storm of {options.minutes:g} minutes, {options.clients} clients, seed {options.seed}"
+    print(text, flush=True)
     seconds = 60 * options.minutes
     storm = Storm(options.seed, options.clients, options.only.split(",") if options.only else ())
-    began = time.monotonic()
     storm.run(WARM_UP * seconds, [(1 - WARM_UP) / 2 * seconds] * 2)
     print(storm.report())
     faults = storm.faults()
