@@ -9,7 +9,7 @@ from tests.http.test_differential import by_h11
 
 INNER = b"GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n"
 BODY = b"0\r\n\r\n" + INNER
-LENGTH = len(BODY)
+HEAD = b"POST / HTTP/1.1\r\nHost: h\r\n"
 
 PLACES = {
     "in front of the line": b"%bPOST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n",
@@ -18,17 +18,17 @@ PLACES = {
     "in the target": b"POST /a%bb HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n",
     "in front of the version": b"POST / %bHTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n",
     "behind the version": b"POST / HTTP/1.1%b\r\nHost: h\r\nContent-Length: 5\r\n\r\n",
-    "in front of a name": b"POST / HTTP/1.1\r\nHost: h\r\n%bContent-Length: 5\r\n\r\n",
-    "in a name": b"POST / HTTP/1.1\r\nHost: h\r\nContent%b-Length: 5\r\n\r\n",
-    "behind a name": b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length%b: 5\r\n\r\n",
-    "in front of a length": b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %b5\r\n\r\n",
-    "behind a length": b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5%b\r\n\r\n",
-    "in front of the coding": b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding:%bchunked\r\n\r\n",
-    "behind the coding": b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked%b\r\n\r\n",
-    "in the coding's name": b"POST / HTTP/1.1\r\nHost: h\r\nTransfer%bEncoding: chunked\r\n\r\n",
-    "behind the coding's name": b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding%b: chunked\r\n\r\n",
+    "in front of a name": HEAD + b"%bContent-Length: 5\r\n\r\n",
+    "in a name": HEAD + b"Content%b-Length: 5\r\n\r\n",
+    "behind a name": HEAD + b"Content-Length%b: 5\r\n\r\n",
+    "in front of a length": HEAD + b"Content-Length: %b5\r\n\r\n",
+    "behind a length": HEAD + b"Content-Length: 5%b\r\n\r\n",
+    "in front of the coding": HEAD + b"Transfer-Encoding:%bchunked\r\n\r\n",
+    "behind the coding": HEAD + b"Transfer-Encoding: chunked%b\r\n\r\n",
+    "in the coding's name": HEAD + b"Transfer%bEncoding: chunked\r\n\r\n",
+    "behind the coding's name": HEAD + b"Transfer-Encoding%b: chunked\r\n\r\n",
     "in a host": b"POST / HTTP/1.1\r\nHost: h%bh\r\nContent-Length: 5\r\n\r\n",
-    "in front of a chunk": b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n%b",
+    "in front of a chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\n%b",
 }
 
 

@@ -6,23 +6,14 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from matrix.testing.hostile_case import HostileCase, Raw, send, status
 
 HANDSHAKE = 1.0
 """Seconds that a handshake may take, as set for these tests; the wheel adds none of its own."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_matrix() -> Iterator[None]:
-    with HostileCase.shared():
-        yield
 
 
 class TlsDoorCase(HostileCase):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator
-
-import pytest
+from collections.abc import Callable
 
 from matrix.testing.hostile_case import HostileCase, Raw, send, status
 
@@ -17,12 +15,6 @@ SLACK = 2.5
 """Seconds by which a limit may be late: half a second for the wheel, the rest for a busy host."""
 
 CROWD = 100
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_matrix() -> Iterator[None]:
-    with HostileCase.shared():
-        yield
 
 
 class SlowTests(HostileCase):

@@ -8,9 +8,7 @@ The scenarios go through what the Autobahn test suite asks of an endpoint (its c
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
-
-import pytest
+from collections.abc import Mapping
 
 from matrix.testing.websocket_case import CLOSE, Step, WebSocketCase, raw
 
@@ -24,12 +22,6 @@ SIZES = (0, 1, 125, 126, 127, 128, 65535, 65536, 65537)
 GREEK = "κόσμε".encode()
 
 Table = Mapping[str, tuple[Step, ...]]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_matrix() -> Iterator[None]:
-    with WebSocketCase.shared():
-        yield
 
 
 def frame(first: int, payload: bytes = b"", mask: bytes | None = b"\x37\xfa\x21\x3d") -> bytes:

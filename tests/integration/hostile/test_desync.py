@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-
-import pytest
+from collections.abc import Mapping
 
 from matrix.testing.hostile_case import HostileCase, status
 
@@ -12,12 +10,6 @@ INNER = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
 """What an attacker wants to be read as a request of its own."""
 
 ZERO = b"0\r\n\r\n" + INNER
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_matrix() -> Iterator[None]:
-    with HostileCase.shared():
-        yield
 
 
 def te(*lines: bytes, length: bytes = b"Content-Length: 5\r\n") -> bytes:

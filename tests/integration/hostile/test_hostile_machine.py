@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import h11
-import pytest
 
 from matrix.testing.hostile_case import HostileCase, send, status
 from matrix.testing.served import read_answer
 
 OK = b"HTTP/1.1 200 OK\r\n"
 POISON = OK + b"Content-Length: 6\r\n\r\npoison"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_matrix() -> Iterator[None]:
-    with HostileCase.shared():
-        yield
 
 
 def counted(fields: bytes = b"", body: bytes = b"hello") -> bytes:
