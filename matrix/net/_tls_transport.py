@@ -16,6 +16,9 @@ from matrix.net._transport import ARRIVED, Adapter
 RECORD_MAX = 16 * 1024
 """Bytes of plain text in one TLS record (RFC 8446 section 5.1)."""
 
+WRITE_SLICE = 64 * 1024
+"""Bytes encrypted at once: OpenSSL keeps the buffer of the largest for the connection's life."""
+
 SHUTDOWN_TIMEOUT = 60.0
 """Seconds for a TLS peer to take what is unsent and to close its side, before the socket is
 closed without: the end of an answer is lost then to a client that reads slowly."""
@@ -201,8 +204,18 @@ class TlsTransport(Adapter):
 
     def write(self, data: bytes) -> None:
         if not self.disconnecting and data:
+            if len(data) > WRITE_SLICE:
+                self._write_in_slices(data)
+                return
             self._encrypt(data)
             self._native.write(self._outgoing.read())
+
+    def _write_in_slices(self, data: bytes) -> None:
+        view, parts = memoryview(data), []
+        for start in range(0, len(data), WRITE_SLICE):
+            self._encrypt(view[start : start + WRITE_SLICE])
+            parts.append(self._outgoing.read())
+        self._native.writelines(parts)
 
     def _flush(self) -> None:
         if self._outgoing.pending:

@@ -29,6 +29,9 @@ class Native:
     def write(self, data: bytes) -> None:
         self.sent += data
 
+    def writelines(self, pieces: list[bytes]) -> None:
+        self.sent += b"".join(pieces)
+
     def set_write_buffer_limits(self, high: int) -> None:
         self.high = high
 
