@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from itertools import count
 
@@ -58,6 +59,8 @@ class ServerFactory(Factory):
         self.finished = finished
         self.hold = hold or Hold(HELD_BYTES)
         self.proxies = proxies
+        self.timeouts: Counter[str] = Counter()
+        """How often time ran out for a client, by limit."""
         self.connections: set[ServerConnection] = set()
         self.draining = False
         # Unique among processes and restarts without asking the kernel for each request.
@@ -70,6 +73,11 @@ class ServerFactory(Factory):
     def exchange_type(self, peer: str) -> type[Exchange]:
         """What each request of a peer's connection becomes."""
         return ForwardedExchange if peer in self.proxies else Exchange
+
+    def late(self, limit: str) -> str:
+        """Count that time ran out for a client; the limit's name."""
+        self.timeouts[limit] += 1
+        return limit
 
     def next_id(self) -> str:
         """A request id that no other request has."""

@@ -28,6 +28,12 @@ _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
 
 
+_GUESS_MAX = 4096
+"""Bytes of a refused head that are looked at for what it asked for."""
+
+_NO_FIELDS = Fields([])
+
+
 class RequestHead:
     """A request's head; implements L{matrix.http.interfaces.Request}."""
 
@@ -153,6 +159,19 @@ def _origin_form(target: bytes, host: bytes) -> bytes:
     if authority.lower() != host.lower():
         raise BadRequest("The target's authority is not the Host.", reason="host")
     return (path or b"/") + (query or b"")
+
+
+def guess(head: bytes) -> RequestHead:
+    """
+    What was asked for by a head that could not be read: method and target, if the first line
+    begins with such. Otherwise nothing of it, since it may be anything, a secret included.
+    """
+    line = head.lstrip(b"\r\n")[:_GUESS_MAX].partition(b"\r\n")[0]
+    method, _, rest = line.partition(b" ")
+    target = rest.partition(b" ")[0]
+    if is_token(method) and target[:1] == b"/" and _TARGET.fullmatch(target):
+        return RequestHead(method, target, True, _NO_FIELDS)
+    return RequestHead(b"", b"", True, _NO_FIELDS)
 
 
 class ResponseHead:

@@ -13,12 +13,7 @@ from typing import Final, cast
 
 from matrix.errors import BadGateway, BadRequest, HeadTooLarge, MatrixError, UriTooLong
 from matrix.http._fields import FieldLine, Fields, parse_fields
-from matrix.http._heads import (
-    RequestHead,
-    ResponseHead,
-    parse_status_line,
-    read_request,
-)
+from matrix.http._heads import RequestHead, ResponseHead, guess, parse_status_line, read_request
 from matrix.http._limits import Limits
 
 
@@ -232,13 +227,13 @@ class Reader:
 class RequestReader(Reader):
     """Reads requests, strictly: whatever two parsers could read differently is refused."""
 
-    __slots__ = ("_known", "_known_fields")
+    __slots__ = ("_known", "_known_fields", "_refused")
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
         # A client repeats its header fields on each request of a connection: what was
         # found out about the same bytes is still true.
-        self._known = b""
+        self._known = self._refused = b""
         self._known_fields: Fields | None = None
 
     def skip_body(self, limit: int) -> bool:
@@ -267,12 +262,20 @@ class RequestReader(Reader):
         if self._state != _HEAD:
             return self._next_body()
         buffer, known = self._buffer, self._known
-        if known and buffer.endswith(known) and len(buffer) <= self._limits.head:
-            line, fields = buffer[: -len(known)], self._known_fields
-            if b"\n" not in line and fields is not None:
-                self._buffer = b""
-                return self._request(line, fields)
-        return self._next_head()
+        try:
+            if known and buffer.endswith(known) and len(buffer) <= self._limits.head:
+                line, fields = buffer[: -len(known)], self._known_fields
+                if b"\n" not in line and fields is not None:
+                    self._buffer = b""
+                    return self._request(line, fields)
+            return self._next_head()
+        except MatrixError:
+            self._refused = buffer
+            raise
+
+    def refused_head(self) -> RequestHead:
+        """What can be told, for the log, of a head that was refused or never became whole."""
+        return guess(self._refused or self._buffer)
 
     def _next_head(self) -> RequestHead | None:
         # RFC 9112 section 2.2: empty lines before a request are forgiven.

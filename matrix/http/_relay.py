@@ -290,7 +290,13 @@ class Relay:
         return self.exchange.request.method in _IDEMPOTENT or not self._complete
 
     def upstream_silent(self) -> None:
-        self._break(GatewayTimeout("The machine fell silent.", reason="silent"))
+        exchange = self.exchange
+        if exchange.is_stream:
+            limit = "stream-silence"
+        else:
+            limit = "machine-silence" if exchange.begun else "first-byte"
+        self._backend.counters.timeouts[limit] += 1
+        self._break(GatewayTimeout("The machine fell silent.", reason=limit))
 
     def drain(self, reason: str) -> None:
         """End an event stream properly, at an event's end as far as the client can tell."""

@@ -14,7 +14,6 @@ from twisted.python.failure import Failure
 from matrix.errors import BadRequest, ClientGone, MatrixError, RequestTimeout
 from matrix.http._breath import Breath
 from matrix.http._exchange import Exchange
-from matrix.http._fields import Fields
 from matrix.http._forwarded import forwarded
 from matrix.http._heads import RequestHead
 from matrix.http._hold import Kept
@@ -51,7 +50,7 @@ class ServerConnection(Protocol):
         self._exchange: Exchange | None = None
         self._tunnel: IProtocol | None = None
         self._producer: Any = None
-        self._in_head = False
+        self._in_head: bool | None = None  # as long as there was no request
         self.body_open = self._body_paused = False
         """C{body_open}: whether the present request's body is not read to its end."""
         self._sink: BodySink | None = None
@@ -274,8 +273,8 @@ class ServerConnection(Protocol):
         exchange, sink = self._exchange, self._sink
         self._sink = None
         if exchange is None:
-            nothing = RequestHead(b"", b"", True, Fields([]))
-            exchange = self._exchange = Exchange(self, nothing, self.factory.next_id())
+            head = self._reader.refused_head()
+            exchange = self._exchange = Exchange(self, head, self.factory.next_id())
         elif self.body_open and sink is not None:
             sink.body_lost(error)
         self.body_open = False
@@ -325,22 +324,22 @@ class ServerConnection(Protocol):
 
     def expired(self) -> None:
         """The deadline has passed; what was due depends on where we are."""
-        if self.transport.disconnecting:
-            self.abort()
+        late, exchange = self.factory.late, self._exchange
+        if self.transport.disconnecting or (self._lingering and self._refused is not None):
+            self.abort()  # a refused client holds a file that is kept for others
         elif self._lingering:
-            if self._refused is not None:
-                self.abort()  # it holds a file that is kept for others
-            else:
-                self._close()
+            self._close()
         elif self._tunnel is not None or self._stalled:
-            if self._exchange is not None:
-                self._exchange.close_reason = self._exchange.close_reason or "silent"
+            reason = late("stream-silence" if self._tunnel is not None else "client-silence")
+            if exchange is not None:
+                exchange.close_reason = exchange.close_reason or reason
             self.abort()
-        elif self._exchange is not None:
-            self._refuse(RequestTimeout("The body stopped coming.", reason="body-silence"))
+        elif exchange is not None:
+            self._refuse(RequestTimeout("The body stopped coming.", reason=late("body-silence")))
         elif self._in_head:
-            self._refuse(RequestTimeout("The head did not arrive in time.", reason="head-time"))
+            self._refuse(RequestTimeout("The head came too slowly.", reason=late("head-time")))
         else:
+            late("keep-alive" if self._in_head is False else "head-time")
             self._close()
 
     @property

@@ -153,7 +153,8 @@ class Tunnel:
         if now - self._heard_at < limit:
             self._upstream.arm(limit - (now - self._heard_at))
             return
-        self._exchange.close_reason = "silent"
+        self._backend.counters.timeouts["stream-silence"] += 1
+        self._exchange.close_reason = "stream-silence"
         self._closing = True
         self._drop_machine()
         self._client.abortConnection()

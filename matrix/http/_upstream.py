@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from math import inf
 from typing import Any
 from typing import Protocol as Shape
@@ -41,7 +42,16 @@ class Work(Shape):
 class Counters:
     """What happened towards machines, in this process; read by the metrics."""
 
-    __slots__ = ("bytes_in", "bytes_out", "connected", "failed", "open", "retried", "reused")
+    __slots__ = (
+        "bytes_in",
+        "bytes_out",
+        "connected",
+        "failed",
+        "open",
+        "retried",
+        "reused",
+        "timeouts",
+    )
 
     def __init__(self) -> None:
         self.bytes_in = 0
@@ -53,6 +63,8 @@ class Counters:
         """How many connections are open now."""
         self.retried = 0
         self.reused = 0
+        self.timeouts: Counter[str] = Counter()
+        """How often time ran out for a machine, by limit."""
 
 
 class Upstream(Protocol):

@@ -104,6 +104,12 @@ HANDSHAKES_FAILED = CounterSeries(
     "(given up for others while too many were in progress), error (ours).",
     ("reason",),
 )
+TIMEOUTS = CounterSeries(
+    "matrix_timeouts",
+    "How often time ran out, by limit: handshake, head-time, body-silence, client-silence (it "
+    "does not read), keep-alive, first-byte, machine-silence, stream-silence.",
+    ("limit",),
+)
 ACCEPT_PAUSES = CounterSeries(
     "matrix_accept_pauses",
     "How often accepting was suspended for a moment, by what was short (files, handshakes).",
@@ -175,6 +181,7 @@ TABLE: tuple[Series, ...] = (
     CONNECTIONS,
     HANDSHAKES,
     HANDSHAKES_FAILED,
+    TIMEOUTS,
     ACCEPT_PAUSES,
     OPEN_STREAMS,
     UPSTREAM_CONNECTIONS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections import Counter
 from functools import partial
 
 from twisted.internet.interfaces import IListeningPort
@@ -15,6 +16,18 @@ from matrix.router.engine import Engine
 
 HANDSHAKE_SHARE = 2
 """Handshakes in progress may be one out of so many connections."""
+
+
+LIMITS = (
+    "head-time",
+    "body-silence",
+    "client-silence",
+    "keep-alive",
+    "first-byte",
+    "machine-silence",
+    "stream-silence",
+)
+"""The limits of time behind the handshake, as the access log's C{close} names them too."""
 
 
 class Entrance:
@@ -37,6 +50,7 @@ class Entrance:
         most = min(files, settings.max_connections or files)
         self._arrivals = Arrivals(most // HANDSHAKE_SHARE)
         self._expose(engine.registry)
+        self._expose_timeouts(engine.registry, factory.timeouts, counters.timeouts)
 
     async def open(self, listener: socket.socket) -> IListeningPort:
         """Accept connections."""
@@ -60,3 +74,15 @@ class Entrance:
         for short in ("files", "handshakes"):
             pauses = partial(arrivals.pauses.__getitem__, short)
             registry.watch(series.ACCEPT_PAUSES, pauses, short)
+
+    def _expose_timeouts(
+        self, registry: Registry, clients: Counter[str], machines: Counter[str]
+    ) -> None:
+        failed = self._arrivals.failed
+        registry.watch(series.TIMEOUTS, lambda: failed["timeout"], "handshake")
+        for limit in LIMITS:
+            registry.watch(series.TIMEOUTS, partial(_sum, clients, machines, limit), limit)
+
+
+def _sum(clients: Counter[str], machines: Counter[str], limit: str) -> int:
+    return clients[limit] + machines[limit]

@@ -272,7 +272,9 @@ class RunningOnTests(SynchronousTestCase):
         client.fill()
         served.wait(61)
         client.lose()
-        self.assertEqual((served.over[0].status, served.over[0].close_reason), (206, "silent"))
+        self.assertEqual(
+            (served.over[0].status, served.over[0].close_reason), (206, "client-silence")
+        )
 
     def test_not_told_of_leaving_behind_the_answer(self) -> None:
         served, client, exchange = started(GET)

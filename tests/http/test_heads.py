@@ -1,11 +1,13 @@
 """First lines, and what follows from line and fields together."""
 
+from hypothesis import example, given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from matrix.errors import BadGateway, MatrixError
 from matrix.http import Limits, RequestHead
 from matrix.http._fields import parse_fields
-from matrix.http._heads import ResponseHead, parse_status_line, read_request
+from matrix.http._heads import ResponseHead, guess, parse_status_line, read_request
 
 LIMITS = Limits()
 
@@ -214,3 +216,29 @@ class StatusLineTests(SynchronousTestCase):
         ):
             found = ResponseHead(http11, 200, b"", parse_fields(block, LIMITS))
             self.assertEqual(found.keeps_alive, keeps)
+
+
+class GuessTests(SynchronousTestCase):
+    """What the log may say of a head that could not be read."""
+
+    def test_what_was_asked_for(self) -> None:
+        for head, method, target in (
+            (b"GET /a?b HTTP/1.1\r\nBad\r\n\r\n", b"GET", b"/a?b"),
+            (b"\r\n\r\nPUT /a HTT", b"PUT", b"/a"),
+            (b"GET /a b HTTP/1.1\r\n\r\n", b"GET", b"/a"),
+            (b"GET /a", b"GET", b"/a"),
+            (b"GET /" + b"x" * 9000, b"GET", b"/" + b"x" * 4091),
+        ):
+            guessed = guess(head)
+            self.assertEqual((guessed.method, guessed.target), (method, target), head)
+
+    @example(b"secret")
+    @example(b"secret \r\n")
+    @example(b"Cookie: sb=secret\r\n\r\n")
+    @example(b"GET secret HTTP/1.1\r\n\r\n")
+    @example(b"GET /a\nCookie:secret\r\n\r\n")
+    @given(st.binary())
+    def test_nothing_of_what_is_no_request(self, head: bytes) -> None:
+        guessed = guess(head)
+        self.assertEqual(bool(guessed.method), bool(guessed.target))
+        self.assertNotIn(b"secret", guessed.method + guessed.target)

@@ -322,7 +322,7 @@ class SlowReaderTests(SynchronousTestCase):
         served.wait(2)
         self.assertTrue(client.aborted)
         client.lose()
-        self.assertEqual(served.over[0].close_reason, "silent")
+        self.assertEqual(served.over[0].close_reason, "client-silence")
 
     def test_reader_of_a_stream_has_longer(self) -> None:
         served = Served()

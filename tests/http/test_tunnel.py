@@ -196,7 +196,7 @@ class EndingTests(TunnelCase):
         self.assertTrue(client.aborted)
         self.assertTrue(machine.disconnecting)
         client.lose()
-        self.assertEqual(self.relayed.over[0].close_reason, "silent")
+        self.assertEqual(self.relayed.over[0].close_reason, "stream-silence")
 
 
 class DrainTests(TunnelCase):

@@ -152,8 +152,12 @@ class HandshakeTests(TestCase):
     @on_loop
     async def test_those_in_progress_outlive_the_listener(self) -> None:
         _, arrivals = await self.listen()
-        connecting = asyncio.ensure_future(self.greeted())
+        client = self.silent()
         await self.until(lambda: arrivals.in_progress == 1)
         self.port.stopListening()
-        await connecting
+        reader, writer = await asyncio.open_connection(
+            sock=client, ssl=self.trust, server_hostname="localhost"
+        )
+        self.assertEqual(await reader.readexactly(5), b"hello")
+        writer.transport.abort()
         self.assertEqual(dict(arrivals.failed), {})
