@@ -65,15 +65,6 @@ class Reader:
         """Bytes that the present body still lacks, as far as known: a chunk's, if chunked."""
         return self._left if self._state in (_COUNTED, _CHUNK_DATA) else 0
 
-    @property
-    def in_chunks(self) -> bool:
-        """Whether the present body is chunked and not at its end."""
-        return self._state >= _CHUNK_HEAD
-
-    def peek_end(self, size: int) -> bytes:
-        """The last bytes taken and not yet given out."""
-        return self._buffer[-size:]
-
     def finish(self) -> bool:
         """Take the L{END} as given, if it is all that is left of the message; whether it was."""
         if self._state != _END:

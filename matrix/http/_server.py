@@ -57,7 +57,7 @@ class ServerConnection(Protocol):
         self._pumping = self._unread = self._lingering = False
         self._stalled = self._half_closed = False
         self._breath = Breath(self)
-        self._watch = Watch(self, self._reader)
+        self._watch = Watch(self)
         self._kept = Kept(factory.hold)
 
     def connectionMade(self) -> None:

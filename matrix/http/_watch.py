@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from matrix.http._reader import RequestReader
 from matrix.net.interfaces import Presence
 
 if TYPE_CHECKING:
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
 LOOK_INTERVAL = 0.25
 """Seconds between two looks. The wheel may add two of its ticks, and a client that left is to
 be known within a second."""
-
-_EMPTY_LINE = b"\r\n\r\n"
 
 
 class Watch:
@@ -28,18 +25,16 @@ class Watch:
 
     Over TLS an end is always a departure: the loop's TLS cannot be half-closed. A plain
     connection that ended (FIN) may be half-closed by a client that still reads (RFC 9112
-    section 9.6 has us do so ourselves), and is answered, unless it ended in the middle of
-    a body or is an event stream, which nobody can be owed the end of.
+    section 9.6 has us do so ourselves), and is answered, unless it is an event stream,
+    which nobody can be owed the end of.
     """
 
-    __slots__ = ("_connection", "_owed", "_reader", "deadline", "wheel_slot")
+    __slots__ = ("_connection", "deadline", "wheel_slot")
 
-    def __init__(self, connection: ServerConnection, reader: RequestReader) -> None:
+    def __init__(self, connection: ServerConnection) -> None:
         self.deadline = inf
         self.wheel_slot = 0
         self._connection = connection
-        self._reader = reader
-        self._owed = False
 
     def begin(self) -> None:
         """Nobody reads from now on; costs nothing when somebody does again."""
@@ -54,25 +49,7 @@ class Watch:
         presence = transport.presence()
         if presence is Presence.GONE:
             connection.abort()
-        elif presence is Presence.ENDED and self._has_left():
+        elif presence is Presence.ENDED and not connection.may_wait:
             connection.readConnectionLost()
         else:
             self.begin()
-
-    def _has_left(self) -> bool:
-        """Whether a client that sends no more cannot wait for an answer either."""
-        # What has arrived is all there will be, so that the verdict stands.
-        self._owed = self._owed or (self._connection.may_wait and not self._body_is_cut())
-        return not self._owed
-
-    def _body_is_cut(self) -> bool:
-        """Whether the rest of the body is not among the bytes that have arrived."""
-        connection = self._connection
-        if not connection.body_open:
-            return False
-        reader, transport = self._reader, connection.transport
-        if not reader.in_chunks:
-            return reader.buffered + int(transport.unread()) < reader.left_of_body
-        # A chunked body ends in an empty line (RFC 9112 section 7.1).
-        end = reader.peek_end(len(_EMPTY_LINE)) + transport.unread_end(len(_EMPTY_LINE))
-        return not end.endswith(_EMPTY_LINE)

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from matrix.errors import MatrixError
-from matrix.net._presence import presence, unread, unread_end
+from matrix.net._presence import presence
 from matrix.net.interfaces import Presence
 
 WRITE_HIGH_WATER = 64 * 1024
@@ -98,10 +98,11 @@ class Adapter(asyncio.BaseProtocol):
         else:
             reason = Failure(ConnectionLost(str(exc)))  # type: ignore[no-untyped-call]
         self.protocol.connectionLost(reason)
-        # The loop's buffers, some hundred kilobytes, need not wait for the garbage collector,
-        # which alone ends the protocol and us, since each refers to the other.
+        # The protocol, we and the loop's buffers, some hundred kilobytes, go at once, and not
+        # when the garbage collector finds that each refers to the other.
         self._native = _GONE
         self.write = _lost
+        del self.protocol
 
     def pause_writing(self) -> None:
         self._full = True
@@ -180,22 +181,9 @@ class Adapter(asyncio.BaseProtocol):
 
     def presence(self) -> Presence:
         """Whether the peer is there, also while reading is paused."""
-        descriptor = self._descriptor()
-        return Presence.GONE if descriptor < 0 else presence(descriptor)
-
-    def unread(self) -> int:
-        """Bytes of a plain connection that have arrived and are not read."""
-        descriptor = self._descriptor()
-        return 0 if descriptor < 0 else unread(descriptor)
-
-    def unread_end(self, size: int) -> bytes:
-        """The last of them."""
-        descriptor = self._descriptor()
-        return b"" if descriptor < 0 else unread_end(descriptor, size)
-
-    def _descriptor(self) -> int:
         place = self._native.get_extra_info("socket")
-        return -1 if place is None else int(place.fileno())
+        descriptor = -1 if place is None else place.fileno()
+        return Presence.GONE if descriptor < 0 else presence(descriptor)
 
 
 @implementer(ITransport, IPushProducer)

@@ -49,8 +49,6 @@ class FakeTransport:
         self.refusal = refusal
         self.there = Presence.HERE
         """What the kernel would say of the peer."""
-        self.arrived = b""
-        """What the peer has sent while reading was paused."""
         self._peer = peer
         self._tls = tls
 
@@ -101,12 +99,6 @@ class FakeTransport:
 
     def presence(self) -> Presence:
         return self.there
-
-    def unread(self) -> int:
-        return len(self.arrived)
-
-    def unread_end(self, size: int) -> bytes:
-        return self.arrived[-size:]
 
     # what the test does
 

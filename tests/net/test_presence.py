@@ -6,7 +6,7 @@ import struct
 from twisted.trial.unittest import SynchronousTestCase
 
 from matrix.net import Presence
-from matrix.net._presence import presence, unread, unread_end
+from matrix.net._presence import presence
 
 
 class PresenceTests(SynchronousTestCase):
@@ -28,14 +28,3 @@ class PresenceTests(SynchronousTestCase):
         self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.peer.close()
         self.assertIs(presence(self.number), Presence.GONE)
-
-    def test_unread_bytes_stay_unread(self) -> None:
-        self.assertEqual((unread(self.number), unread_end(self.number, 4)), (0, b""))
-        sent = bytes(range(256)) * 270
-        for size in (2, 40000, len(sent)):
-            self.peer.sendall(sent[:size])
-            self.assertEqual(unread(self.number), size)
-            self.assertEqual(unread_end(self.number, 4), sent[:size][-4:])
-            self.assertEqual(
-                self.ours.recv(1 << 20, socket.MSG_WAITALL | socket.MSG_DONTWAIT), sent[:size]
-            )
