@@ -239,8 +239,12 @@ class TlsTransport(Adapter):
             self._say_goodbye()
 
     def _say_goodbye(self) -> None:
+        # OpenSSL looks at once for the peer's, and calls it a fault of the peer's if it finds
+        # anything else first: then nothing more could be read.
+        arrived = self._incoming.read()
         with suppress(ssl.SSLError):  # the peer's is still to come, or it is past talking to
             self._tls.unwrap()
+        self._incoming.write(arrived)
         self._flush()
 
     # facts

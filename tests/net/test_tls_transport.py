@@ -274,6 +274,24 @@ class EndTests(TlsCase):
         assert self.protocol.reason is not None
         self.assertIsInstance(self.protocol.reason.value, ConnectionDone)
 
+    def test_what_has_arrived_before_our_end_spoils_nothing(self) -> None:
+        data = b"a body of several records " * 4000
+        heard = data + b"the rest"
+        for end, got in (("loseWriteConnection", heard), ("loseConnection", b"")):
+            self.begin()
+            self.shake()
+            self.transport.pauseProducing()
+            self.send(data)
+            self.native.calls.clear()
+            getattr(self.transport, end)()
+            self.transport.resumeProducing()
+            self.loop.advance(0)
+            self.send(b"the rest")
+            self.assertNotIn("close", self.native.calls)
+            self.assertEqual(self.protocol.got, got)
+            self.carry()
+            self.assertEqual(self.client.tls.read(100), b"", "no close_notify")
+
     def test_what_is_written_after_the_peers_end_is_dropped(self) -> None:
         with self.assertRaises(ssl.SSLWantReadError):
             self.client.tls.unwrap()
