@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 import signal
 import sys
@@ -23,6 +24,8 @@ def main() -> int:
     parser.add_argument("--only", default="", help="names of what to try, with commas between")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leave nothing behind then, either
+    # The loop complains of what becomes of TLS connections that our own clients broke off.
+    logging.getLogger("asyncio").disabled = True
     began = time.monotonic()
     text = f"storm of {options.minutes:g} minutes, {options.clients} clients, seed {options.seed}"
     print(text, flush=True)

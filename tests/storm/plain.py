@@ -9,7 +9,7 @@ import json
 import h11
 
 from matrix.testing.wire import READ, Headers, Wire
-from tests.storm.verdict import RIGHT, Refused, Wrong
+from tests.storm.verdict import DONE_TWICE, RIGHT, Ended, Refused, Wrong
 from tests.storm.visitor import LOST, Visitor
 
 
@@ -179,7 +179,12 @@ async def files(client: Visitor) -> str:
         else:
             raise Wrong(f"{name} is there, though it was cut off")
         wire = await client.open()
-    await _done(client, wire, "DELETE", target)
+    try:
+        await _done(client, wire, "DELETE", target)
+    except Refused as error:
+        if error.status == 404:
+            raise Ended(DONE_TWICE) from None
+        raise
     return RIGHT
 
 

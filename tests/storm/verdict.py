@@ -12,22 +12,28 @@ from math import inf
 RIGHT = "right"
 BROKEN = "cut off"
 """The connection ended before the answer was whole."""
+DONE_TWICE = "done twice"
 
 AFTERMATH = 5.0
 """Seconds for which a disturbance may still show: a machine that was killed starts again, one
 that was stopped has a queue before it."""
 
 SUFFERED = {
-    "killed": {BROKEN, "502", "503", "504", "closed 1014", "closed 1013", "stream ended"},
-    "stopped": {BROKEN, "502", "503", "504", "closed 1014", "closed 1013", "stream ended"},
+    "killed": {BROKEN, DONE_TWICE, "502", "503", "504", "closed 1014", "closed 1013", "stream ended"},
+    "stopped": {
+        BROKEN, DONE_TWICE, "502", "503", "504", "closed 1012", "closed 1013", "closed 1014",
+        "stream ended",
+    },
     "blocked": {
-        BROKEN, "403", "502", "503", "504", "closed 1012", "closed 1013", "closed 1014",
+        BROKEN, DONE_TWICE, "403", "502", "503", "504", "closed 1012", "closed 1013", "closed 1014",
         "stream ended",
     },
     "suspended": {"closed 1012", "stream ended"},
 }  # fmt: skip
 """What each disturbance of a user's machine may do to that user's requests, and to nobody
-else's. To suspend a machine ends its streams, and nothing else."""
+else's. To suspend a machine ends its streams, and nothing else; one that is found stopped is
+taken for suspended. What the machine did and could not tell may be done again where that is
+harmless, as with a DELETE that finds nothing any more."""
 
 
 class Wrong(Exception):
