@@ -126,6 +126,8 @@ EXPORTS = {
         "file_shares",
         "parse_listen",
         "server_context",
+        "share_ticket_keys",
+        "ticket_keys",
     ],
     "processes": [
         "ExitWatch",

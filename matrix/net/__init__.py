@@ -5,6 +5,7 @@ from matrix.net._admission import Admission
 from matrix.net._arrivals import Arrivals
 from matrix.net._endpoints import NativeClientEndpoint, bind, event_loop, parse_listen
 from matrix.net._files import FileShares, allow_many_files, file_shares
+from matrix.net._openssl import share_ticket_keys, ticket_keys
 from matrix.net._service import Daemon
 from matrix.net._tls import server_context
 from matrix.net._transport import NativeTransport
@@ -31,4 +32,6 @@ __all__ = [
     "file_shares",
     "parse_listen",
     "server_context",
+    "share_ticket_keys",
+    "ticket_keys",
 ]

@@ -12,7 +12,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from matrix.errors import ConfigurationError
-from matrix.net._groups import set_groups
+from matrix.net._openssl import set_groups
 
 CERT_SETTING = "MATRIX_TLS_CERT"
 KEY_SETTING = "MATRIX_TLS_KEY"

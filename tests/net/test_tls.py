@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 from twisted.trial.unittest import SynchronousTestCase
 
 from matrix.errors import ConfigurationError
-from matrix.net import _groups
+from matrix.net import _openssl
 from matrix.net._tls import server_context
 
 NOW = datetime.now(UTC)
@@ -63,7 +63,9 @@ def write_pair(
     return cert_path, key_path
 
 
-def handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> ssl.SSLObject:
+def handshake(
+    server: ssl.SSLContext, client: ssl.SSLContext, session: ssl.SSLSession | None = None
+) -> ssl.SSLObject:
     """
     Shake hands in memory.
 
@@ -72,7 +74,7 @@ def handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> ssl.SSLObject:
     """
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = [
-        client.wrap_bio(to_client, to_server),
+        client.wrap_bio(to_client, to_server, session=session),
         server.wrap_bio(to_server, to_client, server_side=True),
     ]
     waiting = list(ends)
@@ -162,16 +164,28 @@ class AgreementTests(SynchronousTestCase):
 
     def test_several_groups_where_python_can(self) -> None:
         context = FakeContext(ssl.PROTOCOL_TLS_SERVER)
-        _groups.set_groups(context)
-        self.assertEqual(context.groups, _groups.GROUPS)
+        _openssl.set_groups(context)
+        self.assertEqual(context.groups, _openssl.GROUPS)
 
     def test_one_group_where_neither_python_nor_openssl_can(self) -> None:
-        self.patch(_groups, "_ask_openssl", lambda context: False)
-        _groups.set_groups(self.server)
+        self.patch(_openssl, "_ask_openssl", lambda *call: 0)
+        _openssl.set_groups(self.server)
         self.client.set_ecdh_curve("secp384r1")
         self.assertRaises(ssl.SSLError, handshake, self.server, self.client)
         self.client.set_ecdh_curve("prime256v1")
         self.assertEqual(handshake(self.server, self.client).version(), "TLSv1.3")
+
+    def test_a_session_goes_on_where_the_ticket_keys_are_shared(self) -> None:
+        cert, key = write_pair(Path(self.mktemp()))
+        other = server_context(cert, key)
+        client = any_client()
+        client.maximum_version = ssl.TLSVersion.TLSv1_2  # its ticket comes with the handshake
+        session = handshake(self.server, client).session
+        self.assertFalse(handshake(other, client, session).session_reused)
+        keys = _openssl.ticket_keys(self.server)
+        self.assertEqual(len(keys), 80)
+        _openssl.share_ticket_keys(other, keys)
+        self.assertTrue(handshake(other, client, session).session_reused)
 
     def test_application_protocol(self) -> None:
         for offered, chosen in ((["h2", "http/1.1"], "http/1.1"), (["h2"], None), ([], None)):

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from matrix.net import server_context
+from matrix.net import server_context, share_ticket_keys
 from matrix.router.embedded import sign_in_links
 from matrix.router.supplies import Supplies
 from matrix.settings import Settings
@@ -36,6 +36,8 @@ class Brief:
     """The certificate chain, PEM."""
     key: str = field(repr=False)
     """Its private key, PEM."""
+    tickets: str = field(repr=False)
+    """What session tickets are encrypted with, in hex: a session goes on at any worker."""
     dsn: str = field(repr=False)
     issuer: str
     jwks_url: str
@@ -85,10 +87,12 @@ class Brief:
         """
         cert, key = _in_memory(self.cert), _in_memory(self.key)
         try:
-            return server_context(Path(f"/proc/self/fd/{cert}"), Path(f"/proc/self/fd/{key}"))
+            context = server_context(Path(f"/proc/self/fd/{cert}"), Path(f"/proc/self/fd/{key}"))
         finally:
             os.close(cert)
             os.close(key)
+        share_ticket_keys(context, bytes.fromhex(self.tickets))
+        return context
 
 
 def settings_for_workers(settings: Settings) -> dict[str, Any]:

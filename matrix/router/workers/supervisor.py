@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from matrix.net import Daemon
+from matrix.net import Daemon, ticket_keys
 from matrix.router.accesslog import STDOUT
 from matrix.router.embedded import Embedded
 from matrix.router.engine import Engine
@@ -52,7 +52,8 @@ class Supervisor(Daemon):
         """
         @param public: listening sockets, bound already, a set for each worker; C{internal}
             is one set.
-        @param tls: shows that certificate and key are good; each worker makes its own of them.
+        @param tls: shows that certificate and key are good; each worker makes its own of them,
+            with the same ticket keys.
         """
         super().__init__(reactor)
         self._settings = settings
@@ -63,6 +64,7 @@ class Supervisor(Daemon):
         )
         # Now, for twistd may give up the right to read them before workers start.
         self._pem = Path(str(cert)).read_text("ascii"), Path(str(key)).read_text("ascii")
+        self._tickets = ticket_keys(tls).hex()
         self._engine = Engine(reactor, settings)
         self._inside = Inside(self._engine)
         self._crew: Crew | None = None
@@ -109,6 +111,7 @@ class Supervisor(Daemon):
             lock=self._lock,
             cert=self._pem[0],
             key=self._pem[1],
+            tickets=self._tickets,
             dsn=supplies.dsn,
             issuer=supplies.issuer,
             jwks_url=supplies.jwks_url,

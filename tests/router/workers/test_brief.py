@@ -42,6 +42,7 @@ class BriefTests(SynchronousTestCase):
             lock=9,
             cert=self.pem[0],
             key=self.pem[1],
+            tickets="00" * 80,
             dsn=DSN,
             issuer="http://localhost/auth/v1",
             jwks_url="http://127.0.0.1:1/jwks.json",
