@@ -12,28 +12,27 @@ from math import inf
 RIGHT = "right"
 BROKEN = "cut off"
 """The connection ended before the answer was whole."""
+
 DONE_TWICE = "done twice"
+"""A DELETE found nothing any more, since the machine had done it and could not tell."""
 
 AFTERMATH = 5.0
 """Seconds for which a disturbance may still show: a machine that was killed starts again, one
 that was stopped has a queue before it."""
 
+_LOST_TOUCH = frozenset(
+    (BROKEN, DONE_TWICE, "502", "503", "504", "closed 1013", "closed 1014", "stream ended")
+)
+
 SUFFERED = {
-    "killed": {BROKEN, DONE_TWICE, "502", "503", "504", "closed 1014", "closed 1013", "stream ended"},
-    "stopped": {
-        BROKEN, DONE_TWICE, "502", "503", "504", "closed 1012", "closed 1013", "closed 1014",
-        "stream ended",
-    },
-    "blocked": {
-        BROKEN, DONE_TWICE, "403", "502", "503", "504", "closed 1012", "closed 1013", "closed 1014",
-        "stream ended",
-    },
-    "suspended": {"closed 1012", "stream ended"},
-}  # fmt: skip
+    "killed": _LOST_TOUCH,
+    "stopped": _LOST_TOUCH | {"closed 1012"},
+    "blocked": _LOST_TOUCH | {"closed 1012", "403"},
+    "suspended": frozenset(("closed 1012", "stream ended")),
+}
 """What each disturbance of a user's machine may do to that user's requests, and to nobody
 else's. To suspend a machine ends its streams, and nothing else; one that is found stopped is
-taken for suspended. What the machine did and could not tell may be done again where that is
-harmless, as with a DELETE that finds nothing any more."""
+taken for suspended."""
 
 
 class Wrong(Exception):
@@ -83,7 +82,7 @@ class Troubles:
         words = outcome.split(" ")
         seen = {outcome, words[0], " ".join(words[:2])}
         return any(
-            seen & SUFFERED.get(trouble.kind, set()) and trouble.ended + AFTERMATH >= began
+            seen & SUFFERED.get(trouble.kind, frozenset()) and trouble.ended + AFTERMATH >= began
             for trouble in self._by_user.get(user, ())
         )
 
