@@ -19,11 +19,11 @@ class Breath:
     read was looked at. Those that wait for a machine leave the loop to others anyway.
     """
 
-    __slots__ = ("_answered", "_connection", "_since", "deadline", "wheel_slot")
+    __slots__ = ("_answered", "_connection", "_since", "deadline", "wheel_due")
 
     def __init__(self, connection: ServerConnection) -> None:
         self.deadline = inf
-        self.wheel_slot = 0
+        self.wheel_due = inf
         self._connection = connection
         self._answered = 0
         self._since = -inf

@@ -44,7 +44,7 @@ class ServerConnection(Protocol):
     def __init__(self, factory: ServerFactory) -> None:
         self.factory = factory
         self.deadline = inf
-        self.wheel_slot = 0
+        self.wheel_due = inf
         self.must_close = False
         self._reader = RequestReader(factory.limits)
         self._exchange: Exchange | None = None

@@ -206,5 +206,5 @@ class _Later:
 
     def __init__(self, action: Callable[[], None]) -> None:
         self.deadline = inf
-        self.wheel_slot = 0
+        self.wheel_due = inf
         self.expired = action

@@ -77,7 +77,7 @@ class Upstream(Protocol):
         self.reader = ResponseReader(backend.limits)
         self.work: Work | None = None
         self.deadline = inf
-        self.wheel_slot = 0
+        self.wheel_due = inf
         self._reset = False
 
     def connectionMade(self) -> None:
@@ -246,7 +246,7 @@ class _ConnectLimit:
 
     def __init__(self, attempt: Deferred[Any]) -> None:
         self.deadline = inf
-        self.wheel_slot = 0
+        self.wheel_due = inf
         self.passed = False
         self._attempt = attempt
 

@@ -29,11 +29,11 @@ class Watch:
     which nobody can be owed the end of.
     """
 
-    __slots__ = ("_connection", "deadline", "wheel_slot")
+    __slots__ = ("_connection", "deadline", "wheel_due")
 
     def __init__(self, connection: ServerConnection) -> None:
         self.deadline = inf
-        self.wheel_slot = 0
+        self.wheel_due = inf
         self._connection = connection
 
     def begin(self) -> None:

@@ -39,6 +39,8 @@ class Wheel:
         self._call: IDelayedCall | None = None
         self.now: float = clock.seconds()
         """The time of the last tick, in the clock's seconds: cheap, and good enough here."""
+        self._next = self.now + tick
+        """The time that deadlines count from, since C{now} may be a tick old."""
         self._current = int(self.now / tick)
 
     def __len__(self) -> int:
@@ -55,28 +57,30 @@ class Wheel:
 
     def arm(self, item: Timed, seconds: float) -> None:
         """Let C{item} expire after so many seconds from now, and no earlier."""
-        # C{now} may be a tick old.
-        item.deadline = deadline = self.now + self._tick + seconds
-        slot = item.wheel_slot
-        if not slot or deadline < slot * self._tick:
-            self._put(item, int(deadline / self._tick))
+        item.deadline = deadline = self._next + seconds
+        if deadline < item.wheel_due:
+            self._put(item, deadline)
 
-    def _put(self, item: Timed, slot: int) -> None:
-        item.wheel_slot = slot = min(max(slot, self._current + 1), self._current + self._ahead)
+    def _put(self, item: Timed, deadline: float) -> None:
+        earliest, latest = self._current + 1, self._current + self._ahead
+        slot = min(max(int(deadline / self._tick), earliest), latest)
+        item.wheel_due = slot * self._tick
         self._slots.setdefault(slot, []).append(item)
 
     def _turn(self) -> None:
         self._call = self._clock.callLater(self._tick, self._turn)
         self.now = now = self._clock.seconds()
+        self._next = now + self._tick
         current = int(now / self._tick)
         while self._current < current:
             self._current += 1
+            due = self._current * self._tick
             for item in self._slots.pop(self._current, ()):
-                if item.wheel_slot == self._current:
+                if item.wheel_due == due:
                     self._due(item, now)
 
     def _due(self, item: Timed, now: float) -> None:
-        item.wheel_slot = 0
+        item.wheel_due = inf
         if item.deadline <= now:
             item.deadline = inf
             try:
@@ -84,4 +88,4 @@ class Wheel:
             except Exception:  # noqa: BLE001 -- one item's fault must not stop all deadlines
                 _log.failure("deadline of {item!r} failed", item=item)
         elif item.deadline != inf:
-            self._put(item, int(item.deadline / self._tick))
+            self._put(item, item.deadline)

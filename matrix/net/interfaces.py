@@ -13,8 +13,8 @@ class Timed(Protocol):
 
     deadline: float
     """When L{expired} is due, by the wheel's C{now}; C{inf} for never."""
-    wheel_slot: int
-    """The wheel's own note; 0 at first."""
+    wheel_due: float
+    """The wheel's own note; C{inf} at first."""
 
     def expired(self) -> None:
         """The deadline has passed. May arm anew."""

@@ -28,7 +28,7 @@ class Ledger:
 
     def __init__(self, registry: Registry, log: AccessLog, wheel: IWheel) -> None:
         self.deadline = inf
-        self.wheel_slot = 0
+        self.wheel_due = inf
         self._meter = RequestMeter(registry)
         self._log = log
         self._wheel = wheel

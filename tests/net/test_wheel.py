@@ -19,7 +19,7 @@ class Item:
 
     def __init__(self, clock: Clock) -> None:
         self.deadline = inf
-        self.wheel_slot = 0
+        self.wheel_due = inf
         self.fired: list[float] = []
         self._clock = clock
 

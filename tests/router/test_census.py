@@ -19,7 +19,7 @@ class Kept:
     def __init__(self) -> None:
         self.itself = self
         self.deadline = inf
-        self.wheel_slot = 0
+        self.wheel_due = inf
 
     def expired(self) -> None:
         """Called by the wheel."""
