@@ -19,7 +19,7 @@ async def get(client: Visitor) -> str:
     how = client.rng.choice(("length", "length", "chunked", "close"))
     wire = await client.wire()
     head = await client.exchange(wire, "GET", f"/give?nonce={nonce}&size={size}&how={how}")
-    return await client.verify(wire, head, nonce, client.content(nonce, size))
+    return await client.verify(wire, head, nonce, client.content(nonce, size), how != "close")
 
 
 async def head(client: Visitor) -> str:

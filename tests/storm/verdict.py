@@ -16,6 +16,10 @@ BROKEN = "cut off"
 DONE_TWICE = "done twice"
 """A DELETE found nothing any more, since the machine had done it and could not tell."""
 
+UNNOTICED = "cut off unnoticed"
+"""A body whose end is told by nothing but the connection's: where a machine is killed, its
+kernel ends the connection as properly as the machine would have."""
+
 AFTERMATH = 5.0
 """Seconds for which a disturbance may still show: a machine that was killed starts again, one
 that was stopped has a queue before it."""
@@ -25,7 +29,7 @@ _LOST_TOUCH = frozenset(
 )
 
 SUFFERED = {
-    "killed": _LOST_TOUCH,
+    "killed": _LOST_TOUCH | {UNNOTICED},
     "stopped": _LOST_TOUCH | {"closed 1012"},
     "blocked": _LOST_TOUCH | {"closed 1012", "403"},
     "suspended": frozenset(("closed 1012", "stream ended")),

@@ -15,7 +15,7 @@ import h11
 
 from matrix.testing.wire import READ, Answer, Door, Headers, Wire
 from tests.storm.machine import content
-from tests.storm.verdict import BROKEN, RIGHT, Refused, Troubles, Wrong
+from tests.storm.verdict import BROKEN, RIGHT, UNNOTICED, Ended, Refused, Troubles, Wrong
 
 NO_LINGER = struct.pack("ii", 1, 0)
 """C{struct linger}: closing resets the connection."""
@@ -163,19 +163,28 @@ class Visitor:
         problem = json.loads(body)
         raise Refused(head.status, str(problem.get("reason", problem["type"])))
 
-    async def verify(self, wire: Wire, head: Answer, nonce: str, wanted: bytes) -> str:
+    async def verify(
+        self, wire: Wire, head: Answer, nonce: str, wanted: bytes, is_framed: bool = True
+    ) -> str:
         """
         Read a body, and see whether it is the right one.
 
+        @param is_framed: whether the machine told where it ends.
         @raise Wrong: it is not, or it is another's.
+        @raise Ended: it is the beginning of the right one.
         """
         self.check_mark(head, nonce)
         digest, length = hashlib.sha256(), 0
         async for part in wire.parts():
             digest.update(part)
             length += len(part)
+        is_whole = is_framed or length >= len(wanted)
+        if not is_whole:
+            wanted = wanted[:length]
         if length != len(wanted) or digest.digest() != hashlib.sha256(wanted).digest():
             raise Wrong(f"{length} bytes, not the {len(wanted)} of {nonce}")
+        if not is_whole:
+            raise Ended(UNNOTICED)
         if not wire.renew():
             self.leave("close")
         return RIGHT
