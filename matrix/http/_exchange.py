@@ -126,13 +126,29 @@ class Exchange:
         else:
             self._framing = _UNTIL_CLOSE
             self.keep = False
-        if not self.keep or self._connection.must_close or self._connection.body_open:
-            self.keep = False
-            parts.append(b"Connection: close\r\n")
-        elif not self.request.http11:
-            parts.append(b"Connection: keep-alive\r\n")
-        parts.append(b"\r\n")
+        parts.append(self._end_of_head())
         self._out = parts
+
+    def _end_of_head(self) -> bytes:
+        connection = self._connection
+        if not self.keep or connection.must_close or connection.body_open:
+            self.keep = False
+            return b"Connection: close\r\n\r\n"
+        return b"\r\n" if self.request.http11 else b"Connection: keep-alive\r\n\r\n"
+
+    def whole(self, status: int, reason: bytes, block: bytes, body: bytes) -> None:
+        """What L{begin_block}, L{push} and L{end} come to for an answer that is here whole."""
+        if self._framing != _NOT_BEGUN:
+            raise InternalError("a second answer to one request")
+        connection = self._connection
+        self.status = status
+        self.bytes_out = size = len(body)
+        length = b"Content-Length: %d\r\n" % size
+        head = status_line(status, reason), block, length, self._end_of_head()
+        connection.send(b"".join((*head, body)))
+        self._framing = _OVER
+        self._on_gone = None
+        connection.answered(self)
 
     def inform(self, status: int, block: bytes) -> None:
         """Pass on an interim answer (RFC 9110 section 15.2); HTTP/1.0 knows none."""

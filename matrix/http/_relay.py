@@ -161,11 +161,10 @@ class Relay:
                 elif event is END:
                     self._finish(upstream)
                     return
-                elif not self._take_head(upstream, cast(ResponseHead, event)):
-                    return
                 elif (body := reader.take_body()) is not None:
-                    self._body(body)
-                    self._finish(upstream)
+                    self._pass_whole(upstream, cast(ResponseHead, event), body)
+                    return
+                elif not self._take_head(upstream, cast(ResponseHead, event)):
                     return
                 if reader.finish():
                     self._finish(upstream)
@@ -181,6 +180,15 @@ class Relay:
             exchange.flush()
             limits = self._backend.limits
             upstream.arm(limits.stream_silence if exchange.is_stream else limits.body_silence)
+
+    def _pass_whole(self, upstream: Upstream, head: ResponseHead, body: bytes) -> None:
+        """Pass on a response that is here whole, as most are."""
+        self.first_byte = perf_counter()
+        if not self._passive:
+            self._backend.used_at = self._backend.wheel.now
+        block = self._rules.to_client(head.fields) + self._annotate(self)
+        self._release(upstream)
+        self.exchange.whole(head.status, head.reason, block, body)
 
     def _take_head(self, upstream: Upstream, head: ResponseHead) -> bool:
         """Pass a head on; whether the response goes on as HTTP."""
@@ -227,14 +235,18 @@ class Relay:
         trailers = b""
         if upstream.reader.trailers and exchange.request.fields.te_trailers:
             trailers = trailers_to_client(upstream.reader.trailers)
+        self._release(upstream)
+        exchange.end(trailers)
+
+    def _release(self, upstream: Upstream) -> None:
+        """The response is complete: the connection can serve others, or nobody any more."""
         self._leave()
-        reader, self._upstream = upstream.reader, None
-        if not self._complete or reader.buffered:
+        self._upstream = None
+        if not self._complete or upstream.reader.buffered:
             upstream.work = None
             upstream.transport.abortConnection()
         else:
             self._backend.put(upstream)
-        exchange.end(trailers)
 
     # ending early
 
