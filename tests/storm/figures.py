@@ -36,6 +36,21 @@ RESTLESS = {
 each reason of a refusal ever given, and a histogram for each state that a machine was ever woken
 from; the reactor keeps up to fifty timers that were cancelled until they would have been due."""
 
+DATABASE_CONNECTION = "matrix.directory._connection.Connection"
+
+POOL_BOUND = 4
+"""Connections to PostgreSQL in the pool, which are made when more are needed than there are."""
+
+POOLED = {
+    DATABASE_CONNECTION,
+    "twisted.internet.defer.DeferredLock",
+    "uvloop.loop.Handle",
+    "uvloop.loop.UVPoll",
+    "file descriptors",
+    "files: socket",
+}
+"""What there is one more of with each of them."""
+
 MEMORY_BOUND = 5 * 2**20
 """Bytes that the router may grow by from the middle to the end. Half a run of ten minutes is
 about thirty thousand requests on twenty thousand connections, so this is less than 200 bytes
@@ -84,16 +99,23 @@ class Figures:
         requests = int(matrix.metric("matrix_requests_total"))
         return cls(requests, census["memory_bytes"], census["threads"], counts, instances)
 
+    @property
+    def _pooled(self) -> int:
+        return self.instances.get(DATABASE_CONNECTION, 0)
+
     def leaks(self, before: Figures, middle: Figures | None = None) -> Iterator[str]:
         """What there is more of than before; memory since the middle."""
         for name in GAUGES:
             if self.counts[name]:
                 yield f"{name}: {self.counts[name]}, not 0"
+        pooled = min(max(0, self._pooled - before._pooled), POOL_BOUND)
         for name, count in self.counts.items():
-            if count > before.counts.get(name, 0):
+            more = pooled if name in POOLED else 0
+            if count > before.counts.get(name, 0) + more:
                 yield f"{name}: {count}, {before.counts.get(name, 0)} before"
         for name, count in self.instances.items():
-            if count > before.instances.get(name, 0) + RESTLESS.get(name, 0):
+            more = pooled if name in POOLED else RESTLESS.get(name, 0)
+            if count > before.instances.get(name, 0) + more:
                 yield f"objects of {name}: {count}, {before.instances.get(name, 0)} before"
         if self.threads > before.threads + THREADS_BOUND:
             yield f"threads: {self.threads}, {before.threads} before"
