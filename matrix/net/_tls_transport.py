@@ -40,8 +40,8 @@ class TlsTransport(Adapter):
     One TLS connection, the server's side.
 
     The loop's own layer raises and catches an exception for each read, keeps 256 KiB of
-    buffer for each connection, and reads without bound ahead of a protocol that has paused
-    it. This one stops when there is nothing left to decrypt.
+    buffer for each connection, and reads far ahead of a protocol that has paused it. This
+    one stops when there is nothing left to decrypt.
 
     The peer's close_notify and a bare end of its stream both end the connection: whoever
     closes a TLS connection sends the first, and hardly anybody half-closes one.
@@ -73,7 +73,6 @@ class TlsTransport(Adapter):
         self._version = ""
         self._connected = False
         """Whether the protocol has a connection, as far as it knows."""
-        self._delivering = False
 
     # towards the loop: BufferedProtocol
 
@@ -88,7 +87,8 @@ class TlsTransport(Adapter):
         self._incoming.write(ARRIVED[:nbytes])
         if self._shaken is not None and not self._shake():
             return
-        self._deliver()
+        if self._connected:
+            self._deliver()
 
     def eof_received(self) -> bool:
         if self._connected and not self.disconnecting:
@@ -150,29 +150,31 @@ class TlsTransport(Adapter):
     # reading
 
     def _deliver(self) -> None:
-        """Hand on what can be decrypted, as long as the protocol takes it."""
-        if self._delivering or not self._connected:
-            return
-        self._delivering = True
+        """
+        Hand on all that can be decrypted: what was read at once, and what there was of a
+        record before. In one piece, since each piece takes all the way to the machine.
+        """
         incoming, outgoing, read = self._incoming, self._outgoing, self._read
+        pieces: list[bytes] = []
+        ended, broken = False, None
         try:
-            while incoming.pending and not self.paused:
-                data = read(RECORD_MAX)
-                if not data:
-                    self._ended()
-                    break
-                if not self.disconnecting:
-                    self._receive(data)
+            while incoming.pending and not ended:
+                pieces.append(read(RECORD_MAX))
+                ended = not pieces[-1]
         except ssl.SSLWantReadError:
             pass  # the rest of a record is on its way
         except ssl.SSLZeroReturnError:  # what read says instead of nothing after our own end
-            self._ended()
+            ended = True
         except ssl.SSLError as error:
-            self._broken(error)
-        finally:
-            self._delivering = False
-        if outgoing.pending:  # the answer to a key update
+            broken = error
+        if outgoing.pending:  # the answer to a key update, or an alert
             self._native.write(outgoing.read())
+        if pieces and not self.disconnecting:
+            self._receive(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if ended and self._connected:
+            self._ended()
+        elif broken is not None and self._connected:
+            self._broken(broken)
 
     def _ended(self) -> None:
         """The peer has sent its close_notify."""
@@ -191,14 +193,8 @@ class TlsTransport(Adapter):
 
     def _broken(self, error: ssl.SSLError) -> None:
         """What came is no TLS."""
-        self._flush()
         self._native.close()
         self.connection_lost(error)
-
-    def resumeProducing(self) -> None:
-        if self.paused and not self.disconnecting:
-            super().resumeProducing()
-            self._loop.call_soon(self._deliver)
 
     # writing
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from matrix.net import LocalAuthority, server_context
-from matrix.net._tls_transport import SHUTDOWN_TIMEOUT, USE_TLS, TlsTransport
+from matrix.net._tls_transport import RECORD_MAX, SHUTDOWN_TIMEOUT, USE_TLS, TlsTransport
 from matrix.net._transport import READ_MAX, WRITE_HIGH_WATER
 from tests.net.test_transport import Native, Producer, Recorder
 
@@ -189,32 +190,25 @@ class DataTests(TlsCase):
         self.carry()
         self.assertEqual(self.client.read(), b"".join(pieces))
 
-    def test_nothing_is_handed_to_a_protocol_that_has_paused(self) -> None:
-        class Careful(Recorder):
-            def dataReceived(self, data: bytes) -> None:
-                super().dataReceived(data)
-                assert self.transport is not None
-                self.transport.pauseProducing()  # type: ignore[attr-defined]
-
+    def test_what_was_read_at_once_is_handed_on_at_once(self) -> None:
         for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
             self.begin(maximum_version=version)
-            self.transport = TlsTransport(
-                Careful(),
-                self.context,
-                cast(Any, self.loop),
-                10.0,
-                lambda _, f: self.over.append(f),
-            )
-            self.transport.connection_made(cast(Any, self.native))
             self.shake()
-            got = cast(Careful, self.transport.protocol)
+            pieces: list[bytes] = []
+            self.transport._receive = pieces.append
             self.client.tls.write(bytes(40_000))  # three records
-            self.arrive(self.client.outgoing.read())
-            for size in (16_384, 32_768, 40_000):
-                self.assertEqual(len(got.got), size)
-                self.transport.resumeProducing()
-                self.loop.advance(0)
-            self.assertEqual(self.native.calls[:2], ["pause_reading", "resume_reading"])
+            self.arrive(self.client.outgoing.read()[:-1])
+            self.assertEqual([len(piece) for piece in pieces], [2 * RECORD_MAX])
+            self.transport.pauseProducing()
+            self.transport.resumeProducing()
+            self.assertEqual(self.native.calls, ["pause_reading", "resume_reading"])
+
+    def test_the_last_bytes_come_before_the_end(self) -> None:
+        self.client.tls.write(b"last")
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.client.tls.unwrap()
+        self.arrive(self.client.outgoing.read())
+        self.assertEqual((self.protocol.got, self.native.calls), (b"last", ["close"]))
 
     def test_the_producer_follows_the_unsent_bytes(self) -> None:
         self.assertEqual(self.native.high, WRITE_HIGH_WATER)
@@ -276,16 +270,19 @@ class EndTests(TlsCase):
 
     def test_what_has_arrived_before_our_end_spoils_nothing(self) -> None:
         data = b"a body of several records " * 4000
-        heard = data + b"the rest"
-        for end, got in (("loseWriteConnection", heard), ("loseConnection", b"")):
+        whole = data[: len(data) // RECORD_MAX * RECORD_MAX]
+        for end, got in (
+            ("loseWriteConnection", data + b"the rest"),
+            ("loseConnection", whole),
+        ):
             self.begin()
             self.shake()
-            self.transport.pauseProducing()
-            self.send(data)
-            self.native.calls.clear()
+            self.client.tls.write(data)
+            sent = self.client.outgoing.read()
+            self.arrive(sent[:-1])
+            self.assertEqual(self.protocol.got, whole)
             getattr(self.transport, end)()
-            self.transport.resumeProducing()
-            self.loop.advance(0)
+            self.arrive(sent[-1:])
             self.send(b"the rest")
             self.assertNotIn("close", self.native.calls)
             self.assertEqual(self.protocol.got, got)
