@@ -29,8 +29,9 @@ class Envoy(Program):
     @classmethod
     def version(cls) -> str:
         """As it says."""
-        words = said([ENVOY, "--version"]).split("/")
-        return words[1] if len(words) > 1 else words[0]
+        # The program's path comes first, and has slashes too.
+        _, _, built = said([ENVOY, "--version"]).rpartition(" version: ")
+        return built.split("/")[1] if "/" in built else built
 
     def start(self) -> None:
         """As the base class says."""
