@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,9 +61,14 @@ THREADS_BOUND = 10 + 8
 """Those of the reactor's pool and of the provider's, which grow up to this when needed."""
 
 
+LOOKS = 3
+LOOK_INTERVAL = 0.4
+"""Seconds between two looks: longer than a query or a connection takes."""
+
+
 @dataclass(frozen=True)
 class Figures:
-    """One look, while nothing goes on."""
+    """What there is while nothing goes on."""
 
     requests: int
     """Answered until then."""
@@ -76,7 +82,24 @@ class Figures:
 
     @classmethod
     def take(cls, matrix: RunningMatrix, users: Sequence[Resident]) -> Figures:
-        """Look at everything."""
+        """
+        What there is in each of several looks: what leaks is there in all of them, and what
+        passes (the looking connection itself, a pass of the reconciler) is not.
+        """
+        looks = [cls._look(matrix, users)]
+        while len(looks) < LOOKS:
+            time.sleep(LOOK_INTERVAL)
+            looks.append(cls._look(matrix, users))
+        return cls(
+            looks[-1].requests,
+            min(look.memory for look in looks),
+            min(look.threads for look in looks),
+            _fewest([look.counts for look in looks]),
+            _fewest([look.instances for look in looks]),
+        )
+
+    @classmethod
+    def _look(cls, matrix: RunningMatrix, users: Sequence[Resident]) -> Figures:
         gauges = {name: int(matrix.metric(s, **labels)) for name, (s, labels) in GAUGES.items()}
         census = matrix.census()
         kinds = census["files"].items()
@@ -142,6 +165,11 @@ def table(looks: Mapping[str, Figures]) -> str:
     width = max(len(row[0]) for row in rows)
     lines = (f"{name:{width}}" + "".join(f"{cell:>12}" for cell in cells) for name, *cells in rows)
     return "\n".join(lines)
+
+
+def _fewest(looks: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """The least that any look saw of each, in the order of the first."""
+    return {name: min(look.get(name, 0) for look in looks) for name in looks[0]}
 
 
 def _children(parent: int) -> Iterator[int]:
