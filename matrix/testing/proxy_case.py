@@ -78,6 +78,16 @@ async def head_of(reader: asyncio.StreamReader) -> bytes:
     return await reader.readuntil(b"\r\n\r\n")
 
 
+async def stuff(writer: asyncio.StreamWriter) -> None:
+    """Write until nothing more goes out."""
+    while True:
+        writer.write(bytes(1 << 20))
+        try:
+            await asyncio.wait_for(writer.drain(), 0.5)
+        except TimeoutError:
+            return
+
+
 def reset_on_close(writer: asyncio.StreamWriter) -> None:
     plug = socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno()))
     plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -10,7 +10,7 @@ from twisted.internet import reactor
 from matrix.http import Limits
 from matrix.net._transport import READ_MAX
 from matrix.testing.proxy import Proxy
-from matrix.testing.proxy_case import RelayCase, get, head_of, on_loop
+from matrix.testing.proxy_case import RelayCase, get, head_of, on_loop, stuff
 
 MB = 1 << 20
 READ = READ_MAX
@@ -20,15 +20,6 @@ MACHINE_READ = 256_000
 
 class BoundCase(RelayCase):
     reactor = reactor
-
-    async def stuffed(self, writer: asyncio.StreamWriter) -> None:
-        """Write until nothing more goes out."""
-        while True:
-            writer.write(bytes(MB))
-            try:
-                await asyncio.wait_for(writer.drain(), 0.5)
-            except TimeoutError:
-                return
 
     def undeciphered(self, proxy: Proxy) -> int:
         (connection,) = proxy.factory.connections
@@ -50,7 +41,7 @@ class HoldTests(BoundCase):
             proxy.factory.handler = lambda exchange: None
             _, writer = await self.open(proxy)
             writer.write(b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % (64 * MB))
-            await self.stuffed(writer)
+            await stuff(writer)
             kept = proxy.factory.hold.bytes
             self.assertGreater(kept, Limits().ahead)
             self.assertLessEqual(kept, Limits().ahead + READ)
@@ -72,7 +63,7 @@ class UploadTests(BoundCase):
             proxy = await self.proxy(deaf, tls)
             _, writer = await self.open(proxy)
             writer.write(b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % (64 * MB))
-            await self.stuffed(writer)
+            await stuff(writer)
             (connection,) = proxy.factory.connections
             upstream = connection._sink._upstream.transport._native  # type: ignore[union-attr]
             unsent = upstream.get_write_buffer_size()
@@ -90,7 +81,7 @@ class DownloadTests(BoundCase):
         async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await head_of(reader)
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (64 * MB))
-            await self.stuffed(writer)
+            await stuff(writer)
 
         for tls in (False, True):
             proxy = await self.proxy(pour, tls)

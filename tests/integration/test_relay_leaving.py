@@ -11,7 +11,7 @@ from twisted.internet import reactor
 
 from matrix.http import ServerConnection
 from matrix.testing.proxy import Proxy
-from matrix.testing.proxy_case import RelayCase, get, head_of, on_loop, reset_on_close
+from matrix.testing.proxy_case import RelayCase, get, head_of, on_loop, reset_on_close, stuff
 
 MB = 1 << 20
 SOON = 1.0
@@ -68,15 +68,6 @@ class LeavingCase(RelayCase):
         await asyncio.wait_for(self.arrived.wait(), 5)
         return proxy, (reader, writer)
 
-    async def stuffed(self, writer: asyncio.StreamWriter) -> None:
-        """Write until nothing more goes out."""
-        while True:
-            writer.write(bytes(MB))
-            try:
-                await asyncio.wait_for(writer.drain(), 0.5)
-            except TimeoutError:
-                return
-
     async def broken_off(self, proxy: Proxy, status: int = 499) -> None:
         """The machine's connection is reset in time, and the request is on record as left."""
         began = perf_counter()
@@ -105,7 +96,7 @@ class UploadTests(LeavingCase):
                 proxy, (_, writer) = await self.meet(tls, head("PUT", framing))
                 if "chunked" in framing:
                     writer.write(b"%x\r\n" % (64 * MB))
-                await self.stuffed(writer)
+                await stuff(writer)
                 reset(writer)
                 await self.broken_off(proxy)
 
@@ -184,7 +175,7 @@ class DownloadTests(LeavingCase):
         await head_of_nothing(reader, writer)
         machine = self.machines[0]
         machine.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (256 * MB))
-        await self.stuffed(machine)
+        await stuff(machine)
         return proxy, (reader, writer)
 
     @on_loop
@@ -250,7 +241,7 @@ class WebSocketTests(LeavingCase):
             self.machines[0].write(agreed)
             await head_of(reader)
             writer.write(b"\x82\xff" + (256 * MB).to_bytes(8, "big") + bytes(4))
-            await self.stuffed(writer)
+            await stuff(writer)
             reset(writer)
             await self.broken_off(proxy, status=101)
 

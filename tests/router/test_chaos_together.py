@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from matrix.metrics import series
 from matrix.model import MachineState
 from tests.router.test_chaos import OPERATIONS, PAUSES, Chaos
 from tests.router.world import World, run
@@ -38,31 +37,10 @@ class Together(SynchronousTestCase):
         for chaos in both:
             chaos.calm()
         for chaos in both:
-            self.answered(chaos)
+            chaos.everybody_is_answered(self)
         self.assertEqual(one.world.fleet_twin.made, 1)
         self.sleeps(both)
         self.assertEqual(self.flushLoggedErrors(), [])
-
-    def answered(self, chaos: Chaos) -> None:
-        """Everybody was, and whoever comes now is too."""
-        world = chaos.world
-        for client in chaos.clients:
-            if not client.transport.aborted:  # an answer that was cut short with its machine
-                self.assertIn(client.status, (200, 502, 503), client.transport.data)
-        self.assertEqual(world.registry.gauge(series.HELD_REQUESTS).value, 0)
-        self.assertEqual(world.route().waiters, {})
-        self.assertIn(world.route().phase, ("awake", "resting"))
-        client = world.ask("/afterwards")
-        world.let_pass(2.0, step=0.02)
-        if client.status == 503:  # what it was believed to be turned out wrong just now
-            client = world.ask("/afterwards")
-            world.let_pass(2.0, step=0.02)
-        self.assertEqual(client.status, 200, client.transport.data)
-        self.assertEqual(world.row().state, MachineState.RUNNING)
-        self.assertEqual(world.real(), MachineState.RUNNING)
-        backend = world.route().backend
-        assert backend is not None
-        self.assertEqual((backend.requests, backend.closed), (0, False))
 
     def sleeps(self, both: tuple[Chaos, Chaos]) -> None:
         """Left alone, it falls asleep, once and for both."""
