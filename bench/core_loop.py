@@ -25,6 +25,7 @@ from matrix.router.front import Bounds, Front
 from matrix.router.ledger import Ledger
 from matrix.router.pages import Pages
 from matrix.router.routes import RouteTable
+from matrix.router.validate import Validator
 
 WARM_REQUESTS = 50
 """Enough for every cache to be filled and for the interpreter to have specialised the code."""
@@ -124,7 +125,7 @@ def build() -> Callable[[int], None]:
     backend.put(upstream)
     front = Front(
         clock,
-        gate,  # type: ignore[arg-type]
+        Validator(gate, registry),  # type: ignore[arg-type]
         routes,
         nothing,
         HeaderRules(without_session_cookies, allows_set_cookie),

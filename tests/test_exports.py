@@ -150,6 +150,7 @@ EXPORTS = {
         "watch_exit",
     ],
     "router": [],
+    "settings": ["TYPO_RATIO", "Settings", "env_name", "example", "load", "table"],
     "testing": [],
 }
 

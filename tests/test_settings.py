@@ -49,6 +49,58 @@ class SettingsCase(SynchronousTestCase):
         return str(error)
 
 
+class AccessTests(SettingsCase):
+    """Who may come in, and how."""
+
+    def test_lists(self) -> None:
+        found = load(oauth_clients="one, two three", origins="https://a.example,http://localhost:3")
+        self.assertEqual(found.accepted_clients, {"one", "two", "three"})
+        self.assertEqual(found.accepted_origins, {b"https://a.example", b"http://localhost:3"})
+        self.assertEqual((load().accepted_clients, load().accepted_origins), (set(), set()))
+
+    def test_what_is_no_origin(self) -> None:
+        for text in (
+            "*", "null", "a.example", "http://a.example", "https://A.example", "https://a.example/",
+            "https://a.example:443", "https://a.example:", "https://", "https://u@a.example",
+        ):  # fmt: skip
+            said = self.refusal(origins=text)
+            self.assertIn(f"MATRIX_ORIGINS: {text!r} is no origin: write https://HOST", said)
+
+    def test_other_issuers(self) -> None:
+        os.environ["MATRIX_OTHER_ISSUERS"] = (
+            '[{"issuer": "https://b.example/auth/v1", "role": "member"}]'
+        )
+        (other,) = load().other_issuers
+        self.assertEqual((other.issuer, other.jwks_url), ("https://b.example/auth/v1", None))
+        self.assertEqual((other.audience, other.role), ("authenticated", "member"))
+
+    def test_other_issuers_that_cannot_be_read(self) -> None:
+        for text, wanted in (
+            ("https://b.example", "MATRIX_OTHER_ISSUERS: not a JSON list"),
+            (
+                '[{"issuer": "b.example"}]',
+                "MATRIX_OTHER_ISSUERS: 0.issuer: 'b.example' is not a URL",
+            ),
+            ('[{"issuer": "https://b", "key": "x"}]', "MATRIX_OTHER_ISSUERS: 0.key: "),
+            ("[{}]", "MATRIX_OTHER_ISSUERS: 0.issuer: "),
+        ):
+            os.environ["MATRIX_OTHER_ISSUERS"] = text
+            self.assertIn(wanted, self.refusal())
+
+    def test_a_login_that_is_not_possible(self) -> None:
+        self.assertIn("needs MATRIX_LOGIN_URL", self.refusal(login="redirect"))
+        self.assertIn(
+            "MATRIX_LOGIN=builtin needs MATRIX_SUPABASE_KEY",
+            self.refusal(login="builtin", database_url=URL),
+        )
+        self.assertIn(
+            "MATRIX_SESSION_CHECK needs MATRIX_SUPABASE_KEY",
+            self.refusal(session_check=True, database_url=URL),
+        )
+        load(login="builtin")  # embedded mode has a key of its own
+        load(login="builtin", database_url=URL, supabase_key="sb_publishable_x")
+
+
 class TrustedProxiesTests(SettingsCase):
     def test_networks_and_addresses(self) -> None:
         found = load(trusted_proxies="10.0.0.0/8, 127.0.0.1,2001:db8::/32")

@@ -32,6 +32,7 @@ from matrix.router.ledger import Ledger
 from matrix.router.own import OwnPaths
 from matrix.router.pages import Pages
 from matrix.router.supplies import Supplies
+from matrix.router.validate import Validator
 
 GRACE = 5.0
 """Seconds that open answers get when the router stops. Machines and PostgreSQL end after them,
@@ -139,9 +140,10 @@ class Door:
         pages = Pages(embedded=supplies.sign_ins is not None)
         rules = HeaderRules(without_session_cookies, allows_set_cookie)
         own = OwnPaths(engine.reactor, engine.routes, live.waker, self._missing, supplies.sign_ins)
+        validator = Validator(gate, engine.registry)
         front = Front(
             engine.reactor,
-            gate,
+            validator,
             engine.routes,
             live.waker,
             rules,
@@ -157,7 +159,7 @@ class Door:
                 settings.max_user_waiting,
             ),
         )
-        own.identify = front.principal
+        own.identify = validator.principal
         self._ledger = ledger = Ledger(engine.registry, self._log, engine.wheel)
         hold = Hold(settings.max_held_bytes)
         engine.registry.watch(series.HELD_BYTES, lambda: hold.bytes)

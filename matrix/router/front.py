@@ -9,14 +9,13 @@ from time import perf_counter
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 
-from matrix.auth import Credential, IGate, Reason, check_origin, refusal
+from matrix.auth import Credential
 from matrix.directory import DirectoryUnavailable, IDirectory
 from matrix.errors import (
     BadGateway,
     GatewayTimeout,
     MatrixError,
     TooManyRequests,
-    Unauthorized,
     Unavailable,
 )
 from matrix.http import (
@@ -24,7 +23,6 @@ from matrix.http import (
     Exchange,
     HeaderRules,
     Relay,
-    RequestHead,
     accept_key,
     close_frame,
 )
@@ -36,6 +34,7 @@ from matrix.router.pages import Pages
 from matrix.router.routes import Route, RouteTable
 from matrix.router.story import Story
 from matrix.router.trace import new_trace
+from matrix.router.validate import Validator
 from matrix.router.wake import Waker
 
 OWN = b"/-/"
@@ -71,7 +70,7 @@ class Front:
     def __init__(
         self,
         clock: IReactorTime,
-        gate: IGate,
+        validator: Validator,
         routes: RouteTable,
         waker: Waker,
         rules: HeaderRules,
@@ -85,8 +84,9 @@ class Front:
         @param own: handles the paths below C{/-/}.
         """
         self._clock = clock
-        self._gate = gate
-        self._recall = gate.recall
+        self._validator = validator
+        self._credential = validator.credential
+        self._recall = validator.recall
         self._routes = routes
         self._route = routes.get
         self._waker = waker
@@ -119,48 +119,8 @@ class Front:
         else:
             exchange.spawn(self._cold(exchange, principal))
 
-    # validate
-
-    def _credential(self, request: RequestHead) -> Credential:
-        known = bearings(request)
-        credential = known.credential
-        if credential is None:
-            raise self._refused(refusal(Reason.MISSING))
-        if known.ambient:
-            fields = request.fields
-            check_origin(
-                credential,
-                request.method,
-                request.get(b"origin"),
-                fields.host,
-                fields.upgrade is not None,
-            )
-        return credential
-
-    async def principal(self, exchange: Exchange) -> Principal:
-        """
-        Who sent a request.
-
-        @raise Unauthorized, Forbidden, Unavailable: nobody known, or it cannot be told now.
-        """
-        credential = self._credential(exchange.request)
-        known = self._recall(credential.token)
-        return known or await self._verify(credential)
-
-    async def _verify(self, credential: Credential) -> Principal:
-        try:
-            principal = await self._gate.verify(credential.token)
-        except Unauthorized as error:
-            raise self._refused(error) from None
-        self._registry.counter(series.AUTH, "verified").value += 1
-        return principal
-
-    def _refused(self, error: Unauthorized) -> Unauthorized:
-        self._registry.counter(series.AUTH, error.reason or "unknown").value += 1
-        return error
-
     async def _slowly(self, exchange: Exchange, credential: Credential) -> None:
-        principal = await self._verify(credential)
+        principal = await self._validator.verify(exchange, credential)
         exchange.story.authenticated(principal, exchange.started, perf_counter())
         await self._cold(exchange, principal)
 

@@ -27,6 +27,7 @@ from matrix.router.ledger import Ledger
 from matrix.router.own import OwnPaths, SignInLinks
 from matrix.router.pages import Pages
 from matrix.router.routes import Route, RouteTable
+from matrix.router.validate import Validator
 from matrix.router.wake import Waker
 
 ALICE = UserId("0a1b2c3d-0000-4000-8000-00000000000a")
@@ -281,9 +282,10 @@ class World:
         pages = Pages(embedded=True)
         links = SignInLinks(lambda name: f"{name}-token", 43200.0, {CODE: "alice"})
         self.own = OwnPaths(self.clock, self.routes, self.waker, lambda: self.missing, links)
+        self.validator = Validator(self.gate, self.registry)
         self.front = Front(
             self.clock,
-            self.gate,
+            self.validator,
             self.routes,
             self.waker,
             HeaderRules(without_session_cookies, allows_set_cookie),
@@ -293,7 +295,7 @@ class World:
             self.registry,
             bounds,
         )
-        self.own.identify = self.front.principal
+        self.own.identify = self.validator.principal
         self.log.ledger = ledger = Ledger(self.registry, self.log, self.wheel)
         self.factory = ServerFactory(
             self.front,

@@ -1,0 +1,71 @@
+"""Step 4 of the way: who sent a request, and whether they may send it so (DESIGN, section 2)."""
+
+from __future__ import annotations
+
+from matrix.auth import Credential, IGate, Reason, check_origin, refusal
+from matrix.errors import Unauthorized
+from matrix.http import Exchange, RequestHead
+from matrix.metrics import Registry, series
+from matrix.model import Principal
+from matrix.router.bearings import bearings
+
+
+class Validator:
+    """Turns what a request shows of its sender into a principal, or a refusal."""
+
+    def __init__(self, gate: IGate, registry: Registry) -> None:
+        self._gate = gate
+        self._registry = registry
+        self.recall = gate.recall
+        """The principal of a credential that was found good before; see L{IGate.recall}."""
+
+    def credential(self, request: RequestHead) -> Credential:
+        """
+        What the request shows, if it may: not yet verified.
+
+        @raise BadRequest: there are two credentials.
+        @raise Forbidden: a page of another origin sent the user's cookie.
+        @raise Unauthorized: there is none.
+        """
+        known = bearings(request)
+        credential = known.credential
+        if credential is None:
+            raise self._refused(refusal(Reason.MISSING))
+        if known.ambient:
+            fields = request.fields
+            check_origin(
+                credential,
+                request.method,
+                request.get(b"origin"),
+                fields.host,
+                fields.upgrade is not None,
+            )
+        return credential
+
+    async def principal(self, exchange: Exchange) -> Principal:
+        """
+        Who sent a request.
+
+        @raise BadRequest, Forbidden, Unauthorized: nobody who may.
+        @raise Unavailable: it cannot be told now.
+        """
+        credential = self.credential(exchange.request)
+        return self.recall(credential.token) or await self.verify(exchange, credential)
+
+    async def verify(self, exchange: Exchange, credential: Credential) -> Principal:
+        """
+        Whom a credential speaks for that is not recalled.
+
+        @raise Unauthorized: nobody.
+        @raise Unavailable: it cannot be told now.
+        """
+        try:
+            principal = await self._gate.verify(credential.token)
+        except Unauthorized as error:
+            raise self._refused(error) from None
+        self._registry.counter(series.AUTH, "verified").value += 1
+        return principal
+
+    def _refused(self, error: Unauthorized) -> Unauthorized:
+        self._registry.counter(series.AUTH, error.reason or "unknown").value += 1
+        return error

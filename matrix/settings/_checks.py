@@ -1,0 +1,101 @@
+"""What the text of a setting must be like; a refusal says what to write instead."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from matrix.model import host_port
+
+# As browsers write them (RFC 6454 section 6): plain HTTP for development on one's own machine.
+_ORIGIN = re.compile(
+    r"https://(?!\[?[^/]*:443$)[a-z0-9._-]+(?::[0-9]{1,5})?|http://(?:localhost|127\.0\.0\.1)(?::[0-9]{1,5})?"
+)
+
+
+def checked_host_port(text: str) -> str:
+    host_port(text)
+    return text
+
+
+def checked_url(text: str) -> str:
+    if not text.startswith(("https://", "http://")):
+        raise ValueError(f"{text!r} is not a URL: write https://HOST/PATH")
+    return text
+
+
+def checked_database(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("postgresql://", "postgres://")):
+        raise ValueError("write it as postgresql://user:password@host/name")
+    return url
+
+
+def checked_command(text: str) -> str:
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"the words cannot be split: {str(error).lower()}") from None
+    if not words:
+        raise ValueError("the command has no words")
+    return text
+
+
+def words(text: str) -> list[str]:
+    """The members of a list that is written with commas or spaces."""
+    return text.replace(",", " ").split()
+
+
+def checked_origins(text: str) -> str:
+    for word in words(text):
+        if not _ORIGIN.fullmatch(word):
+            raise ValueError(
+                f"{word!r} is no origin: write https://HOST or https://HOST:PORT in lower case, "
+                "without a path and without the scheme's usual port"
+            )
+    return text
+
+
+def checked_networks(text: str) -> str:
+    networks(text)
+    return text
+
+
+def networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    found = []
+    for word in words(text):
+        try:
+            found.append(ip_network(word))
+        except ValueError as error:
+            raise ValueError(
+                f"{word!r} is no network ({error}): write them as 192.0.2.0/24, 2001:db8::1"
+            ) from None
+    return tuple(found)
+
+
+def checked_secret(secret: SecretStr) -> SecretStr:
+    if len(secret.get_secret_value()) < 32:
+        raise ValueError("a secret must have at least 32 characters")
+    return secret
+
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+HostPort = Annotated[str, AfterValidator(checked_host_port)]
+Url = Annotated[str, AfterValidator(checked_url)]
+
+
+def json_list(value: object) -> object:
+    """What a text holds, if it is a JSON list; anything but a text as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        found = json.loads(value)
+    except ValueError:
+        found = None
+    if not isinstance(found, list):
+        raise ValueError('not a JSON list: write [{"name": "value"}]')  # noqa: TRY004 -- for pydantic
+    return found
