@@ -1,0 +1,1 @@
+"""Fly's Machines API for tests: its published description, and what stands in for it."""
