@@ -21,6 +21,7 @@ from uuid import NAMESPACE_DNS, uuid4, uuid5
 
 from matrix.errors import ConfigurationError
 from matrix.model import UserId, user_id
+from matrix.testing._issuer_grants import Codes, Session, Sessions
 from matrix.testing._issuer_http import IssuerServer
 from matrix.testing._issuer_keys import CURRENT, KeyRing, SigningKey, read_private, write_private
 
@@ -29,6 +30,9 @@ ISSUER = "http://localhost/auth/v1"
 
 TOKEN_LIFE = 3600.0
 """Seconds, as Supabase's default."""
+
+CACHE_CONTROL = "public, max-age=600"
+"""As Supabase Auth sends it with the key set (facts/supabase.md section 2)."""
 
 API_KEY_LIFE = 10 * 365 * 86400.0
 """Seconds: Supabase's legacy API keys live for ten years."""
@@ -66,8 +70,13 @@ class LocalUser:
 
     @classmethod
     def named(cls, name: str) -> LocalUser:
-        """The user of this name, with the same id wherever and whenever it is made."""
-        return cls(name, user_id(str(uuid5(_USER_NAMESPACE, name))), f"{name}@localhost")
+        """
+        The user of this name, with the same id wherever and whenever it is made.
+
+        @param name: may be an e-mail address.
+        """
+        email = name if "@" in name else f"{name}@localhost"
+        return cls(name, user_id(str(uuid5(_USER_NAMESPACE, name))), email)
 
 
 def _encode(part: bytes) -> bytes:
@@ -88,6 +97,7 @@ class LocalIssuer:
         self,
         keys: KeyRing,
         secret: bytes,
+        mail: Path,
         *,
         issuer: str = ISSUER,
         now: Callable[[], float] = time.time,
@@ -95,6 +105,7 @@ class LocalIssuer:
     ) -> None:
         """
         @param secret: the legacy HS256 secret, from which passwords are derived as well.
+        @param mail: the directory that stands for everybody's mailbox.
         @param now: the unix time, seconds.
         @param life: seconds for which tokens are valid.
         """
@@ -104,12 +115,18 @@ class LocalIssuer:
         self.life = life
         self.now = now
         self.users = {name: LocalUser.named(name) for name in USERS}
-        self.ended: set[str] = set()
-        """Sessions that were signed out; their tokens stay valid until they expire."""
-        self.sessions: dict[str, str] = {}
-        """Users' names by session, of sessions begun with a password."""
+        self.sessions = Sessions(now)
+        """Those begun over HTTP; a token that was minted has a session that is not here."""
+        self.codes = Codes(mail, now)
+        self.sent: Callable[[str, str], None] = lambda email, code: None
+        """Called with an address and the code that was mailed to it."""
+        self.api_key_wanted = ""
+        """The C{apikey} without which only the key set is served, as Supabase's gateway has it;
+        none is needed if this is empty."""
         self.requests: Counter[str] = Counter()
         """How often each path was asked for."""
+        self.cache_control = CACHE_CONTROL
+        """What is sent with the key set."""
         self.fault = Fault.NONE
         self.delay = 1.0
         """Seconds that L{Fault.SLOW} takes."""
@@ -128,7 +145,7 @@ class LocalIssuer:
         path = directory / "legacy-secret"
         if not path.exists():
             write_private(path, secrets.token_urlsafe(48).encode())
-        return cls(KeyRing(directory), read_private(path), **options)
+        return cls(KeyRing(directory), read_private(path), directory / "mail", **options)
 
     def user(self, name: str) -> LocalUser:
         """
@@ -151,10 +168,24 @@ class LocalIssuer:
         digest = hmac.digest(self.legacy_secret, b"password:" + name.encode(), "sha256")
         return _encode(digest[:12]).decode()
 
-    def claims(self, name: str, session_id: str | None = None) -> dict[str, Any]:
-        """The claims of a normal sign-in with a password."""
+    def code(self, name: str) -> str:
+        """
+        The latest one-time code that a user was mailed, by whichever process.
+
+        @raise FileNotFoundError: none was.
+        """
+        return self.codes.received(self.user(name).email)
+
+    def by_email(self, email: str) -> LocalUser | None:
+        """The user with this address, however its letters are written."""
+        address = email.lower()
+        return next((user for user in self.users.values() if user.email == address), None)
+
+    def claims(self, name: str, session: Session | None = None) -> dict[str, Any]:
+        """The claims of a session; of a new sign-in with a password, if it is C{None}."""
         user = self.user(name)
         now = int(self.now())
+        method, since = (session.method, int(session.began)) if session else ("password", now)
         return {
             "iss": self.issuer,
             "sub": user.id,
@@ -167,8 +198,8 @@ class LocalIssuer:
             "user_metadata": {},
             "role": "authenticated",
             "aal": "aal1",
-            "amr": [{"method": "password", "timestamp": now}],
-            "session_id": session_id or str(uuid4()),
+            "amr": [{"method": method, "timestamp": since}],
+            "session_id": session.id if session is not None else str(uuid4()),
             "is_anonymous": False,
         }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import jwt
 from treq.client import HTTPClient
 from twisted.internet import reactor
 from twisted.internet.task import Clock
@@ -19,6 +20,7 @@ from twisted.web.client import Agent, HTTPConnectionPool
 from matrix.auth import JwksKeys, Policy, TokenGate
 from matrix.auth._keys import THROTTLE
 from matrix.errors import Unauthorized, Unavailable
+from matrix.testing._issuer_grants import CODE_LIFE, REUSE_INTERVAL
 from matrix.testing.issuer import Fault, LocalIssuer
 
 
@@ -74,7 +76,7 @@ class ApiTests(ServedIssuerCase):
         self.assertEqual((status, user["email"]), (200, "alice@localhost"))
 
     async def test_sign_in_refused(self) -> None:
-        for path, body, status, code in (
+        for grant, body, status, code in (
             (
                 "password",
                 {"email": "alice@localhost", "password": "no"},
@@ -82,13 +84,24 @@ class ApiTests(ServedIssuerCase):
                 "invalid_credentials",
             ),
             ("password", {"email": "eve@localhost", "password": ""}, 400, "invalid_credentials"),
-            ("password", {"email": "alice@localhost"}, 400, "bad_json"),
+            ("password", {"email": "alice@localhost"}, 400, "invalid_credentials"),
+            ("password", {}, 400, "validation_failed"),
             ("password", ["alice"], 400, "bad_json"),
             ("pkce", {}, 400, "validation_failed"),
+            ("pkce", {"auth_code": "a", "code_verifier": "b"}, 404, "flow_state_not_found"),
+            ("magic", {}, 400, "invalid_credentials"),
+            ("refresh_token", {"refresh_token": "none"}, 400, "refresh_token_not_found"),
         ):
-            found, answer = await self.call("POST", f"/token?grant_type={path}", json=body)
+            found, answer = await self.call("POST", f"/token?grant_type={grant}", json=body)
             self.assertEqual((found, answer["error_code"]), (status, code), body)
             self.assertEqual(answer["code"], status)
+
+    async def test_nothing_to_refresh_with(self) -> None:
+        status, answer = await self.call("POST", "/token?grant_type=refresh_token", json={})
+        self.assertEqual(status, 400)
+        self.assertEqual(
+            answer, {"error": "invalid_request", "error_description": "refresh_token required"}
+        )
 
     async def test_a_banned_user(self) -> None:
         session = await self.sign_in("bob")
@@ -109,9 +122,20 @@ class ApiTests(ServedIssuerCase):
             (mint("alice", alg="HS256"), 403, "bad_jwt"),
             (mint("alice", header={"kid": "other"}), 403, "bad_jwt"),
             (mint("alice", sub=str(uuid4())), 403, "user_not_found"),
+            (mint("alice", sub="alice"), 400, "bad_jwt"),
+            (mint("alice", session_id="first"), 403, "bad_jwt"),
+            (mint("alice", without={"session_id"}), 403, "bad_jwt"),
+            (self.issuer.api_key(), 403, "bad_jwt"),
+            (mint("alice", alg="HS256", secret=b"x" * 32, header={"kid": None}), 403, "bad_jwt"),
         ):
             found, answer = await self.call("GET", "/user", token)
             self.assertEqual((found, answer["error_code"]), (status, code), token)
+
+    async def test_tokens_of_the_legacy_secret(self) -> None:
+        secret = self.issuer.legacy_secret
+        token = self.issuer.mint("alice", alg="HS256", secret=secret, header={"kid": None})
+        status, user = await self.call("GET", "/user", token)
+        self.assertEqual((status, user["id"]), (200, self.issuer.user("alice").id))
 
     async def test_errors_of_the_newer_version(self) -> None:
         headers = {"x-supabase-api-version": "2024-01-01"}
@@ -143,6 +167,23 @@ class ApiTests(ServedIssuerCase):
             ]
             self.assertEqual(statuses, [first_status, second_status, 200], scope)
 
+    async def test_the_paths_of_the_gateway(self) -> None:
+        status, answer = await self.call("GET", "/auth/v1/.well-known/jwks.json")
+        self.assertEqual((status, len(answer["keys"])), (200, 1))
+        url = f"{self.issuer.url}/auth/v2/.well-known/jwks.json"
+        response = await self.http.get(url, reactor=reactor)
+        await response.content()
+        self.assertEqual(response.code, 404)
+        self.assertEqual(self.issuer.requests, {"/.well-known/jwks.json": 1})
+
+    async def test_the_gateway_wants_its_key_for_all_but_the_key_set(self) -> None:
+        self.issuer.api_key_wanted = "sb_publishable_1"
+        self.assertEqual((await self.call("GET", "/user"))[0], 401)
+        self.assertEqual((await self.call("GET", "/.well-known/jwks.json"))[0], 200)
+        headers = {"apikey": "sb_publishable_1"}
+        token = self.issuer.mint("alice")
+        self.assertEqual((await self.call("GET", "/user", token, headers=headers))[0], 200)
+
     async def test_closing_ends_open_connections(self) -> None:
         pool = HTTPConnectionPool(reactor)
         client = HTTPClient(Agent(reactor, pool=pool))
@@ -150,6 +191,166 @@ class ApiTests(ServedIssuerCase):
         await response.content()
         await self.issuer.close()
         await pool.closeCachedConnections()
+
+
+class RefreshTests(ServedIssuerCase):
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.ahead = 0.0
+        self.issuer.sessions._now = lambda: time.time() + self.ahead
+
+    async def refresh(self, token: str) -> tuple[int, Any]:
+        body = {"refresh_token": token}
+        return await self.call("POST", "/token?grant_type=refresh_token", json=body)
+
+    async def test_the_same_session_goes_on_with_a_new_token(self) -> None:
+        first = await self.sign_in()
+        status, second = await self.refresh(first["refresh_token"])
+        self.assertEqual(status, 200)
+        self.assertEqual(sorted(second), sorted(first))
+        self.assertNotEqual(second["refresh_token"], first["refresh_token"])
+        before, after = (
+            jwt.decode(answer["access_token"], options={"verify_signature": False})
+            for answer in (first, second)
+        )
+        for claim in ("sub", "session_id", "amr", "role", "aud", "iss"):
+            self.assertEqual(before[claim], after[claim], claim)
+
+    async def test_a_token_comes_twice_because_its_answer_was_lost(self) -> None:
+        first = (await self.sign_in())["refresh_token"]
+        _, second = await self.refresh(first)
+        self.ahead = REUSE_INTERVAL + 60
+        status, again = await self.refresh(first)
+        self.assertEqual((status, again["refresh_token"]), (200, second["refresh_token"]))
+
+    async def test_older_tokens_within_the_interval_and_after_it(self) -> None:
+        session = await self.sign_in()
+        first = session["refresh_token"]
+        _, second = await self.refresh(first)
+        _, third = await self.refresh(second["refresh_token"])
+        self.ahead = REUSE_INTERVAL - 1
+        status, again = await self.refresh(first)
+        self.assertEqual((status, again["refresh_token"]), (200, third["refresh_token"]))
+        self.ahead += REUSE_INTERVAL
+        status, answer = await self.refresh(first)
+        self.assertEqual((status, answer["error_code"]), (400, "refresh_token_already_used"))
+        status, answer = await self.refresh(third["refresh_token"])
+        self.assertEqual((status, answer["error_code"]), (400, "refresh_token_not_found"))
+        status, answer = await self.call("GET", "/user", session["access_token"])
+        self.assertEqual((status, answer["error_code"]), (403, "session_not_found"))
+
+    async def test_sign_out_ends_refreshing_in_its_scope(self) -> None:
+        for scope, first_status, second_status in (
+            ("local", 400, 200),
+            ("others", 200, 400),
+            ("global", 400, 400),
+        ):
+            first, second = await self.sign_in(), await self.sign_in()
+            await self.call("POST", f"/logout?scope={scope}", first["access_token"])
+            statuses = [
+                (await self.refresh(session["refresh_token"]))[0] for session in (first, second)
+            ]
+            self.assertEqual(statuses, [first_status, second_status], scope)
+
+    async def test_a_banned_user(self) -> None:
+        session = await self.sign_in("bob")
+        self.issuer.user("bob").banned = True
+        status, answer = await self.refresh(session["refresh_token"])
+        self.assertEqual((status, answer["error_code"]), (400, "user_banned"))
+
+
+class CodeTests(ServedIssuerCase):
+    async def ask(self, email: str = "alice@localhost", **options: Any) -> tuple[int, Any]:
+        return await self.call("POST", "/otp", json={"email": email, **options})
+
+    async def show(
+        self, code: str, email: str = "alice@localhost", kind: str = "email"
+    ) -> tuple[int, Any]:
+        body = {"type": kind, "email": email, "token": code}
+        return await self.call("POST", "/verify", json=body)
+
+    async def test_a_code_signs_in_once(self) -> None:
+        told: list[tuple[str, str]] = []
+        self.issuer.sent = lambda email, code: told.append((email, code))
+        self.assertEqual(await self.ask("Alice@LOCALHOST", create_user=False), (200, {}))
+        code = LocalIssuer.open(self.directory / "issuer").code("alice")
+        self.assertRegex(code, "^[0-9]{6}$")
+        self.assertEqual(told, [("alice@localhost", code)])
+        status, session = await self.show(code)
+        self.assertEqual(status, 200)
+        claims = jwt.decode(session["access_token"], options={"verify_signature": False})
+        self.assertEqual(claims["amr"][0]["method"], "otp")
+        self.assertEqual(session["user"]["email"], "alice@localhost")
+        status, answer = await self.show(code)
+        self.assertEqual((status, answer["error_code"]), (403, "otp_expired"))
+
+    async def test_the_mailbox_is_private(self) -> None:
+        await self.ask()
+        (path,) = (self.directory / "issuer" / "mail").iterdir()
+        self.assertEqual(path.stat().st_mode & 0o777, 0o600)
+        self.assertEqual(path.parent.stat().st_mode & 0o777, 0o700)
+
+    async def test_only_the_latest_code_of_the_same_address_counts(self) -> None:
+        await self.ask()
+        old = self.issuer.code("alice")
+        while (await self.ask())[0] == 200 and self.issuer.code("alice") == old:
+            pass  # one in a million
+        self.assertEqual((await self.show(old))[0], 403)
+        self.assertEqual((await self.show(self.issuer.code("alice"), "bob@localhost"))[0], 403)
+        self.assertEqual((await self.show(self.issuer.code("alice")))[0], 200)
+
+    async def test_a_code_expires(self) -> None:
+        await self.ask()
+        self.issuer.codes._now = lambda: time.time() + CODE_LIFE
+        self.assertEqual((await self.show(self.issuer.code("alice")))[0], 403)
+
+    async def test_a_new_address(self) -> None:
+        status, answer = await self.ask("eve@example.org", create_user=False)
+        self.assertEqual((status, answer["error_code"]), (422, "otp_disabled"))
+        self.assertEqual((await self.ask("eve@example.org"))[0], 200)
+        status, session = await self.show(self.issuer.code("eve@example.org"), "eve@example.org")
+        self.assertEqual((status, session["user"]["email"]), (200, "eve@example.org"))
+
+    async def test_asked_too_often(self) -> None:
+        self.issuer.codes.interval = 60.0
+        self.assertEqual((await self.ask())[0], 200)
+        status, answer = await self.ask()
+        self.assertEqual((status, answer["error_code"]), (429, "over_email_send_rate_limit"))
+        self.assertEqual((await self.ask("bob@localhost"))[0], 200)
+        self.issuer.codes._now = lambda: time.time() + 60
+        self.assertEqual((await self.ask())[0], 200)
+
+    async def test_refused(self) -> None:
+        await self.ask()
+        self.issuer.user("bob").banned = True
+        mail = {"email": "alice@localhost"}
+        for path, body, status, code in (
+            ("otp", {}, 400, "validation_failed"),
+            ("otp", {"email": "alice"}, 400, "validation_failed"),
+            ("otp", {"phone": "+41000"}, 400, "phone_provider_disabled"),
+            ("verify", mail | {"token": "1"}, 400, "validation_failed"),
+            ("verify", mail | {"type": "email"}, 400, "validation_failed"),
+            ("verify", {"type": "email", "token_hash": "x"}, 403, "otp_expired"),
+            ("verify", mail | {"type": "email", "token": "1"}, 403, "otp_expired"),
+            ("verify", mail | {"type": "email", "token": "ü"}, 403, "otp_expired"),
+            (
+                "verify",
+                {"email": "eve@localhost", "type": "email", "token": "1"},
+                403,
+                "otp_expired",
+            ),
+            (
+                "verify",
+                {"email": "bob@localhost", "type": "email", "token": "1"},
+                403,
+                "user_banned",
+            ),
+            ("verify", {"email": "", "type": "email", "token": "1"}, 400, "validation_failed"),
+        ):
+            found, answer = await self.call("POST", f"/{path}", json=body)
+            self.assertEqual((found, answer["error_code"]), (status, code), (path, body))
+        status, answer = await self.show(self.issuer.code("alice"), kind="recovery")
+        self.assertEqual((status, answer["error_code"]), (403, "otp_expired"))
 
 
 class GateOverHttpTests(ServedIssuerCase):
