@@ -10,13 +10,21 @@ from matrix.http._probe import probe
 from matrix.http._relay import Relay
 from matrix.http._rules import HeaderRules, has_trace
 from matrix.http._server import ServerConnection
-from matrix.http._upstream import Backend, Counters
-from matrix.http._websocket import TRY_AGAIN_LATER, accept_key, close_frame
+from matrix.http._upstream import Backend, Counters, Keeper, Stream
+from matrix.http._websocket import (
+    FORBIDDEN,
+    TRY_AGAIN_LATER,
+    UNAUTHORIZED,
+    accept_key,
+    close_frame,
+)
 from matrix.http.interfaces import BodySink, Handler, HeaderList, Request
 from matrix.http.problem import Answer, error_headers, problem
 
 __all__ = [
+    "FORBIDDEN",
     "TRY_AGAIN_LATER",
+    "UNAUTHORIZED",
     "Answer",
     "Backend",
     "BodySink",
@@ -26,6 +34,7 @@ __all__ = [
     "HeaderList",
     "HeaderRules",
     "Hold",
+    "Keeper",
     "Limits",
     "Relay",
     "Render",
@@ -33,6 +42,7 @@ __all__ = [
     "RequestHead",
     "ServerConnection",
     "ServerFactory",
+    "Stream",
     "TrustedProxies",
     "accept_key",
     "close_frame",

@@ -19,6 +19,7 @@ from matrix.http.problem import Answer, problem
 
 if TYPE_CHECKING:
     from matrix.http._server import ServerConnection
+    from matrix.http._upstream import Stream
 
 _log = Logger()
 
@@ -43,6 +44,8 @@ class Exchange:
     is_stream = False
     """Whether the answer is an event stream: only its silence is limited then."""
     close_reason = ""
+    stream: Stream | None = None
+    """What the answer has become, if a stream of a machine's."""
     story: Any = None
     """Whatever the handler wants to remember for the log."""
     _framing = _NOT_BEGUN
@@ -222,6 +225,17 @@ class Exchange:
         self.fail(error)
         self._on_gone = on_gone
         self.client_gone()
+
+    def cut(self, error: MatrixError, code: int) -> None:
+        """
+        End with an error, now: the sender has lost the right to what is under way.
+
+        @param code: what a WebSocket is closed with.
+        """
+        if self.stream is not None:
+            self.stream.drain(error.reason or error.slug, code)
+        else:
+            self.refuse(error)
 
     def _shown(self, error: MatrixError) -> Answer:
         try:

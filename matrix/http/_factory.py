@@ -70,6 +70,10 @@ class ServerFactory(Factory):
     def buildProtocol(self, addr: IAddress | None) -> ServerConnection:
         return ServerConnection(self)
 
+    def exchanges(self) -> list[Exchange]:
+        """All that are under way, streams included."""
+        return [one.exchange for one in self.connections if one.exchange is not None]
+
     def exchange_type(self, peer: str) -> type[Exchange]:
         """What each request of a peer's connection becomes."""
         return ForwardedExchange if peer in self.proxies else Exchange

@@ -18,6 +18,7 @@ from matrix.http._rules import HeaderRules, trailers_to_client
 from matrix.http._sse import EventSpotter
 from matrix.http._tunnel import Tunnel, check_upgrade
 from matrix.http._upstream import Backend, Upstream
+from matrix.http._websocket import SERVICE_RESTART
 
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"})
 """RFC 9110 section 9.2.2, less TRACE, which is not served."""
@@ -213,7 +214,7 @@ class Relay:
         self._leave()
         self.exchange.is_stream = True
         self._events = EventSpotter()
-        self._backend.streams.add(self)
+        self._backend.begin_stream(self)
 
     def _to_tunnel(self, upstream: Upstream, block: bytes) -> None:
         exchange = self.exchange
@@ -310,8 +311,8 @@ class Relay:
         self._backend.counters.timeouts[limit] += 1
         self._break(GatewayTimeout("The machine fell silent.", reason=limit))
 
-    def drain(self, reason: str) -> None:
-        """End an event stream properly, at an event's end as far as the client can tell."""
+    def drain(self, reason: str, code: int = SERVICE_RESTART) -> None:
+        """See L{Stream.drain}: at an event's end as far as the client can tell."""
         self.exchange.close_reason = reason
         self._drop_upstream()
         self.exchange.end()
@@ -334,7 +335,7 @@ class Relay:
             self._counted = False
             self._backend.requests -= 1
         if self._events is not None:
-            self._backend.streams.discard(self)
+            self._backend.end_stream(self)
 
 
 def _is_event_stream(fields: Fields) -> bool:

@@ -47,7 +47,7 @@ class ServerConnection(Protocol):
         self.wheel_due = inf
         self.must_close = False
         self._reader = RequestReader(factory.limits)
-        self._exchange: Exchange | None = None
+        self.exchange: Exchange | None = None
         self._tunnel: IProtocol | None = None
         self._producer: Any = None
         self._in_head: bool | None = None  # as long as there was no request
@@ -93,7 +93,7 @@ class ServerConnection(Protocol):
             return
         self._pumping = True
         try:
-            while self._next_request() if self._exchange is None else self._read_on():
+            while self._next_request() if self.exchange is None else self._read_on():
                 pass
         except MatrixError as error:
             self._refuse(error)
@@ -136,11 +136,11 @@ class ServerConnection(Protocol):
         self._begin(cast(RequestHead, event))
         # Most requests have no body and come alone: then there is nothing to go on with.
         more = self.body_open or reader.buffered > 0 or self._half_closed
-        return more and (self._exchange is not None or self._breath.lasts())
+        return more and (self.exchange is not None or self._breath.lasts())
 
     def _begin(self, request: RequestHead) -> None:
         factory = self.factory
-        exchange = self._exchange = self._exchange_type(self, request, factory.next_id())
+        exchange = self.exchange = self._exchange_type(self, request, factory.next_id())
         self.body_open = request.fields.has_body
         if not self.body_open:
             self._reader.finish()
@@ -169,8 +169,8 @@ class ServerConnection(Protocol):
             sink.body_end()
         else:
             data = cast(bytes, event)
-            if self._exchange is not None:
-                self._exchange.body_bytes += len(data)
+            if self.exchange is not None:
+                self.exchange.body_bytes += len(data)
             sink.body_data(data)
         return True
 
@@ -210,7 +210,7 @@ class ServerConnection(Protocol):
         """The transport has more than it can send: see L{set_producer}."""
         self._stalled = True
         limits = self.factory.limits
-        exchange = self._exchange
+        exchange = self.exchange
         stream = self._tunnel is not None or (exchange is not None and exchange.is_stream)
         self._arm(limits.stream_silence if stream else limits.body_silence)
         self._watch.begin()
@@ -227,7 +227,7 @@ class ServerConnection(Protocol):
             self._arm(self.factory.limits.body_silence)
         if self._producer is not None:
             self._producer.resumeProducing()
-        elif self._exchange is None:
+        elif self.exchange is None:
             self._arm(self.factory.limits.keep_alive)
             self.transport.resumeProducing()
             self.pump()
@@ -237,7 +237,7 @@ class ServerConnection(Protocol):
 
     def answered(self, exchange: Exchange) -> None:
         """The present answer is complete: go on with the next request, or close."""
-        self._exchange = None
+        self.exchange = None
         self._producer = None
         if self._kept.bytes:
             self._kept.keep(0)
@@ -270,11 +270,11 @@ class ServerConnection(Protocol):
     def _refuse(self, error: MatrixError) -> None:
         """The client broke the protocol: say so if an answer can still be sent, and close."""
         self.must_close = self._unread = True
-        exchange, sink = self._exchange, self._sink
+        exchange, sink = self.exchange, self._sink
         self._sink = None
         if exchange is None:
             head = self._reader.refused_head()
-            exchange = self._exchange = Exchange(self, head, self.factory.next_id())
+            exchange = self.exchange = Exchange(self, head, self.factory.next_id())
         elif self.body_open and sink is not None:
             sink.body_lost(error)
         self.body_open = False
@@ -297,7 +297,7 @@ class ServerConnection(Protocol):
     def close_if_idle(self) -> None:
         """Close between requests; otherwise after the present answer."""
         self.must_close = True
-        if self._exchange is None and not self._lingering:
+        if self.exchange is None and not self._lingering:
             self._close()
 
     def abort(self) -> None:
@@ -324,7 +324,7 @@ class ServerConnection(Protocol):
 
     def expired(self) -> None:
         """The deadline has passed; what was due depends on where we are."""
-        late, exchange = self.factory.late, self._exchange
+        late, exchange = self.factory.late, self.exchange
         if self.transport.disconnecting or (self._lingering and self._refused is not None):
             self.abort()  # a refused client holds a file that is kept for others
         elif self._lingering:
@@ -350,13 +350,13 @@ class ServerConnection(Protocol):
     @property
     def may_wait(self) -> bool:
         """Whether a client that has ended its side may still wait for what it is owed."""
-        exchange = self._exchange
+        exchange = self.exchange
         return exchange is None or not (self.tls or self._tunnel or exchange.is_stream)
 
     def readConnectionLost(self) -> bool:
         """The client will send no more; it may still read an answer it is owed."""
         self._half_closed = True
-        if self._exchange is None:
+        if self.exchange is None:
             return False
         if not self.may_wait:
             self._depart()
@@ -376,7 +376,7 @@ class ServerConnection(Protocol):
     def _depart(self) -> None:
         """The client is gone: so is what was done for it."""
         tunnel, self._tunnel = self._tunnel, None
-        exchange, self._exchange = self._exchange, None
+        exchange, self.exchange = self.exchange, None
         sink, self._sink = self._sink, None
         self._producer = None
         if tunnel is not None:

@@ -60,7 +60,7 @@ class Tunnel:
     kind = "websocket"
 
     def __init__(self, exchange: Exchange, upstream: Upstream, backend: Backend) -> None:
-        self._exchange = exchange
+        self.exchange = exchange
         self._upstream = upstream
         self._backend = backend
         self._from_client = FrameFollower()
@@ -78,10 +78,10 @@ class Tunnel:
         self._client = transport
         machine = self._upstream.transport
         self._upstream.work = self
-        self._backend.streams.add(self)
+        self._backend.begin_stream(self)
         machine.resumeProducing()
-        self._exchange.register_producer(machine)
-        machine.registerProducer(self._exchange, True)
+        self.exchange.register_producer(machine)
+        machine.registerProducer(self.exchange, True)
 
     def connectionMade(self) -> None:
         """The connection was made long ago, by HTTP."""
@@ -95,7 +95,7 @@ class Tunnel:
     # from the client: IProtocol
 
     def dataReceived(self, data: bytes) -> None:
-        self._exchange.body_bytes += len(data)
+        self.exchange.body_bytes += len(data)
         self._heard_at = now = self._backend.wheel.now
         if self._from_client.feed(data):
             self._backend.used_at = now
@@ -108,7 +108,7 @@ class Tunnel:
             self._answered()
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # type: ignore[no-untyped-call]  # noqa: B008
-        self._backend.streams.discard(self)
+        self._backend.end_stream(self)
         if not self._closing:
             self._drop_machine()
         if self._client.paused:  # it does not take what it has, so that it would take long
@@ -117,7 +117,7 @@ class Tunnel:
     # from the machine: Work
 
     def response_data(self, data: bytes) -> None:
-        self._exchange.bytes_out += len(data)
+        self.exchange.bytes_out += len(data)
         self._heard_at = now = self._backend.wheel.now
         if self._from_machine.feed(data):
             self._backend.used_at = now
@@ -143,7 +143,7 @@ class Tunnel:
         with a close frame in it or without, in the middle of a frame or not. Whatever a
         client makes of that it would make of it without us.
         """
-        self._backend.streams.discard(self)
+        self._backend.end_stream(self)
         self._closing = True
         self._end_client(self._backend.limits.body_silence)
 
@@ -154,21 +154,21 @@ class Tunnel:
             self._upstream.arm(limit - (now - self._heard_at))
             return
         self._backend.counters.timeouts["stream-silence"] += 1
-        self._exchange.close_reason = "stream-silence"
+        self.exchange.close_reason = "stream-silence"
         self._closing = True
         self._drop_machine()
         self._client.abortConnection()
 
     # our own end
 
-    def drain(self, reason: str) -> None:
-        """The machine goes to sleep: tell both sides."""
-        self._exchange.close_reason = reason
-        self._backend.streams.discard(self)
-        self._close_client(SERVICE_RESTART, reason)
+    def drain(self, reason: str, code: int = SERVICE_RESTART) -> None:
+        """See L{Stream.drain}; the machine is told the same."""
+        self.exchange.close_reason = reason
+        self._backend.end_stream(self)
+        self._close_client(code, reason)
         upstream = self._upstream
         if self._from_client.at_boundary and not self._from_client.closing:
-            upstream.send(close_frame(SERVICE_RESTART, reason, masked=True))
+            upstream.send(close_frame(code, reason, masked=True))
         self._drop_machine()
 
     def _close_client(self, code: int, reason: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from typing import Protocol as Shape
 
 from twisted.internet.defer import Deferred
@@ -16,7 +16,11 @@ from twisted.python.failure import Failure
 from matrix.errors import BadGateway, GatewayTimeout
 from matrix.http._limits import Limits
 from matrix.http._reader import ResponseReader
+from matrix.http._websocket import SERVICE_RESTART
 from matrix.net.interfaces import IWheel
+
+if TYPE_CHECKING:
+    from matrix.http._exchange import Exchange
 
 CONNECT_TIMEOUT = 5.0
 """Seconds for a connection on the mesh or this machine; longer means that nobody is there."""
@@ -37,6 +41,33 @@ class Work(Shape):
 
     def upstream_silent(self) -> None:
         """The deadline that was armed on the connection has passed."""
+
+
+class Stream(Shape):
+    """An event stream or a WebSocket under way: a relay or a tunnel."""
+
+    kind: str
+    """C{sse} or C{websocket}."""
+    exchange: Exchange
+    """The request that it is the answer to."""
+
+    def drain(self, reason: str, code: int = SERVICE_RESTART) -> None:
+        """
+        End it properly.
+
+        @param reason: for the access log, and for the client of a WebSocket.
+        @param code: what a WebSocket is closed with.
+        """
+
+
+class Keeper(Shape):
+    """Told of streams; see L{Backend}."""
+
+    def begun(self, stream: Stream) -> None:
+        """It goes on from here, and must not be ended before this returns."""
+
+    def ended(self, stream: Stream) -> None:
+        """It is over, whichever way. Called once."""
 
 
 class Counters:
@@ -161,9 +192,13 @@ class Backend:
         limits: Limits,
         counters: Counters,
         idle_time: float,
+        keeper: Keeper | None = None,
     ) -> None:
-        """@param idle_time: seconds an unused connection is kept; below the machine's own
-        keep-alive time, or requests race its close."""
+        """
+        @param idle_time: seconds an unused connection is kept; below the machine's own
+            keep-alive time, or requests race its close.
+        @param keeper: told of each stream's begin and end.
+        """
         self.wheel = wheel
         self.limits = limits
         self.counters = counters
@@ -171,9 +206,10 @@ class Backend:
         """When the machine was last in use, by the wheel's clock."""
         self.requests = 0
         """Requests under way, streams not counted: while there are any it is in use."""
-        self.streams: set[Any] = set()
-        """Event streams and WebSockets under way; each has C{drain(reason)}."""
+        self.streams: set[Stream] = set()
+        """Event streams and WebSockets under way."""
         self.closed = False
+        self._keeper = keeper
         self._endpoint = endpoint
         self._factory = _UpstreamFactory(self)
         self._idle_time = idle_time
@@ -228,10 +264,25 @@ class Backend:
         if upstream in self._idle:
             self._idle.remove(upstream)
 
-    def drain(self, reason: str) -> None:
+    def begin_stream(self, stream: Stream) -> None:
+        """A request has become a stream."""
+        self.streams.add(stream)
+        stream.exchange.stream = stream
+        if self._keeper is not None:
+            self._keeper.begun(stream)
+
+    def end_stream(self, stream: Stream) -> None:
+        """A stream is over; nothing happens if that is known."""
+        if stream in self.streams:
+            self.streams.discard(stream)
+            stream.exchange.stream = None
+            if self._keeper is not None:
+                self._keeper.ended(stream)
+
+    def drain(self, reason: str, code: int = SERVICE_RESTART) -> None:
         """End the streams properly: the machine goes to sleep or away."""
         for stream in list(self.streams):
-            stream.drain(reason)
+            stream.drain(reason, code)
 
     def close(self) -> None:
         """Use no connection again; what is under way goes on."""

@@ -16,6 +16,11 @@ SERVICE_RESTART = 1012
 """The machine goes to sleep or restarts: come back (IANA WebSocket close codes)."""
 TRY_AGAIN_LATER = 1013
 """The machine cannot serve now (IANA WebSocket close codes)."""
+UNAUTHORIZED = 4401
+"""The session's right has ended: come back with a new token. As the next one a private code
+(RFC 6455 section 7.4.2), made after the status that a request gets now."""
+FORBIDDEN = 4403
+"""The user may not come in any more."""
 
 
 def accept_key(key: bytes) -> bytes:
