@@ -23,6 +23,7 @@ EXPORTS = {
         "Credential",
         "IGate",
         "IKeySource",
+        "Issuer",
         "JwksKeys",
         "Key",
         "MachineSecrets",
@@ -36,6 +37,7 @@ EXPORTS = {
         "check_origin",
         "find_token",
         "refusal",
+        "secret_key",
         "without_session_cookies",
     ],
     "cli": [

@@ -1,7 +1,7 @@
 """Who sent a request: tokens, the keys that sign them, and the principals they speak for."""
 
-from matrix.auth._gate import TokenGate
-from matrix.auth._jwk import Key
+from matrix.auth._gate import Issuer, TokenGate
+from matrix.auth._jwk import Key, secret_key
 from matrix.auth._keys import JwksKeys
 from matrix.auth._memory import MemoryGate, StaticKeys
 from matrix.auth._refusals import Reason, refusal
@@ -23,6 +23,7 @@ __all__ = [
     "Credential",
     "IGate",
     "IKeySource",
+    "Issuer",
     "JwksKeys",
     "Key",
     "MachineSecrets",
@@ -36,5 +37,6 @@ __all__ = [
     "check_origin",
     "find_token",
     "refusal",
+    "secret_key",
     "without_session_cookies",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from matrix.auth._jwk import Key
@@ -11,6 +11,9 @@ from matrix.model import Principal, UserId
 
 ENTRY_BYTES = 1200
 """What an entry costs beyond its token: principal, key reference, three table slots."""
+
+SWEEP = 2
+"""Expired entries dropped for each that is added: more than one, so that they run out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,10 @@ class Entry:
     deadline: float
     """Unix time, seconds, from which the token is refused."""
     key: Key
+    issuer: str = ""
+    """Whose key it is: two issuers may use the same key id."""
+    token: bytes | None = None
+    """The token, where the entry is kept under another name; C{None} under its own."""
 
 
 class _Index:
@@ -45,7 +52,7 @@ class _Index:
 
 class TokenCache:
     """
-    Verified tokens by their bytes.
+    Verified tokens by their bytes, and other names for them.
 
     When full, the oldest entry goes first: tokens of one issuer live equally long, so the
     oldest is also the one that expires soonest, and a look-up need not move anything.
@@ -74,6 +81,24 @@ class TokenCache:
         while len(self._entries) > self._max_entries or self.size > self._max_bytes:
             self.drop(next(iter(self._entries)))
 
+    def sweep(self, now: float) -> None:
+        """Forget some of what has expired, so that it goes even where no bound is reached."""
+        for _ in range(SWEEP):
+            token = next(iter(self._entries), None)
+            if token is None or self._entries[token].deadline > now:
+                return
+            self.drop(token)
+
+    def newest(self, session_id: str) -> tuple[float, bytes | None]:
+        """The session's token that expires last, and its C{exp}; 0.0 and C{None} without one."""
+        latest: float = 0.0
+        found: bytes | None = None
+        for token in self._sessions.of(session_id):
+            entry = self._entries[token]
+            if found is None or entry.principal.expires_at > latest:
+                latest, found = entry.principal.expires_at, entry.token or token
+        return latest, found
+
     def drop(self, token: bytes) -> None:
         """Forget one token; nothing happens if it is not known."""
         entry = self._entries.pop(token, None)
@@ -91,13 +116,14 @@ class TokenCache:
         """Forget a user's tokens; how many there were."""
         return self._drop_all(self._users.of(user_id))
 
-    def keep_only(self, keys: Mapping[str, Key]) -> int:
-        """Forget what any other key verified, one with the same id included; how many."""
-        kept = {id(key) for key in keys.values()}
+    def keep_only(self, issuer: str, keys: Collection[Key]) -> int:
+        """Forget what any other key of the issuer verified, one with the same id included;
+        how many."""
+        kept = {id(key) for key in keys}
         doubtful = [
             token
             for token, entry in self._entries.items()
-            if id(entry.key) not in kept and keys.get(entry.key.kid) != entry.key
+            if entry.issuer == issuer and id(entry.key) not in kept and entry.key not in keys
         ]
         return self._drop_all(doubtful)
 

@@ -1,4 +1,4 @@
-"""An issuer's key set (RFC 7517) read with distrust: only public asymmetric signing keys count."""
+"""Keys that check signatures: an issuer's key set (RFC 7517), read with distrust, and a secret."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ ACCEPTED_ALGORITHMS = frozenset(
     {"ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"}
 )
 
+SYMMETRIC = "HS256"
+"""The one algorithm of a legacy secret."""
+
 _BY_CURVE = {
     ("EC", "P-256"): frozenset({"ES256"}),
     ("EC", "P-384"): frozenset({"ES384"}),
@@ -46,16 +49,24 @@ class KeyRefusedError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A public key and the one algorithm that it verifies."""
+    """A key and the one algorithm that it verifies."""
 
     kid: str
     algorithm: str
-    public: Any = field(repr=False)
-    """The C{cryptography} public key; equal for equal key material."""
+    material: Any = field(repr=False)
+    """The C{cryptography} public key, equal for equal material; the bytes of a secret."""
 
     def verifies(self, message: bytes, signature: bytes) -> bool:
         """Whether C{signature} is this key's over C{message}."""
-        return _ALGORITHMS[self.algorithm].verify(message, self.public, signature)
+        return _ALGORITHMS[self.algorithm].verify(message, self.material, signature)
+
+
+def secret_key(secret: str) -> Key:
+    """
+    The key of a legacy secret, which Supabase uses as it is: its characters, although they
+    look like base64 (facts/supabase.md section 2). It has no id and is never in a key set.
+    """
+    return Key(kid="", algorithm=SYMMETRIC, material=secret.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +115,7 @@ def read_key(jwk: object) -> Key:
         raise KeyRefusedError(f"unreadable: {error}") from None
     if jwk["kty"] == "RSA" and public.key_size < MIN_RSA_BITS:
         raise KeyRefusedError(f"an RSA key of under {MIN_RSA_BITS} bits")
-    return Key(kid=kid, algorithm=name, public=public)
+    return Key(kid=kid, algorithm=name, material=public)
 
 
 def read_key_set(document: bytes) -> KeySet:

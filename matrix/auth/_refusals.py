@@ -33,6 +33,7 @@ class Reason(StrEnum):
     CLIENT = "client"
     ANONYMOUS = "anonymous"
     ASSURANCE = "assurance"
+    REVOKED = "revoked"
 
 
 _SENTENCES = {
@@ -52,6 +53,7 @@ _SENTENCES = {
     Reason.CLIENT: "tokens of this OAuth client are not accepted",
     Reason.ANONYMOUS: "anonymous users are not accepted; sign in",
     Reason.ASSURANCE: "a stronger sign-in is needed: add a second factor",
+    Reason.REVOKED: "the session was ended; sign in again",
 }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from matrix.auth._jwk import ACCEPTED_ALGORITHMS, Key
+from matrix.auth._jwk import ACCEPTED_ALGORITHMS, SYMMETRIC, Key
 from matrix.auth._refusals import Reason, refusal
 from matrix.model import Principal, user_id
 
@@ -26,7 +26,7 @@ _LATEST = 2.0**53
 
 _SHAPE = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-_KEY_HEADERS = ("jku", "jwk", "x5u", "x5c")
+_KEY_HEADERS = frozenset({"jku", "jwk", "x5u", "x5c"})
 _STRONG = frozenset({"aal2", "aal3"})
 
 Claims = Mapping[str, Any]
@@ -54,6 +54,7 @@ class SignedToken(NamedTuple):
 
     algorithm: str
     kid: str
+    """Empty if it names no key, which only a symmetric one may."""
     message: bytes
     """What the signature is over."""
     payload: bytes
@@ -84,11 +85,12 @@ def _load_object(document: bytes) -> dict[str, Any]:
     return loaded
 
 
-def take_apart(token: bytes) -> SignedToken:
+def take_apart(token: bytes, *, symmetric: bool = False) -> SignedToken:
     """
     The parts of a token in compact form (RFC 7515 section 3.1), cheaply refusing whatever
     could never be verified.
 
+    @param symmetric: whether there is a secret, with which alone HS256 can be verified.
     @raise matrix.errors.Unauthorized: C{malformed}, C{algorithm}, C{embedded-key} or
         C{unknown-key} (no key is named).
     """
@@ -96,17 +98,39 @@ def take_apart(token: bytes) -> SignedToken:
     if parts is None:
         raise refusal(Reason.MALFORMED)
     header = _load_object(_decode(parts[1]))
+    algorithm, kid = _key_named(header, symmetric)
+    return SignedToken(algorithm, kid, token[: parts.end(2)], _decode(parts[2]), _decode(parts[3]))
+
+
+def _key_named(header: Claims, symmetric: bool) -> tuple[str, str]:
     algorithm, kid = header.get("alg"), header.get("kid")
-    if not isinstance(algorithm, str) or algorithm not in ACCEPTED_ALGORITHMS:
+    if not isinstance(algorithm, str):
         raise refusal(Reason.ALGORITHM)
-    if any(name in header for name in _KEY_HEADERS):
+    by_secret = symmetric and algorithm == SYMMETRIC
+    if algorithm not in ACCEPTED_ALGORITHMS and not by_secret:
+        raise refusal(Reason.ALGORITHM)
+    if not _KEY_HEADERS.isdisjoint(header):
         raise refusal(Reason.EMBEDDED_KEY)
     if "crit" in header:
         # RFC 7515 section 4.1.11: an extension that is not understood must be refused.
         raise refusal(Reason.MALFORMED)
+    if by_secret:
+        return algorithm, ""  # Supabase's older tokens name no key, and there is but one
     if not isinstance(kid, str) or not kid:
         raise refusal(Reason.UNKNOWN_KEY)
-    return SignedToken(algorithm, kid, token[: parts.end(2)], _decode(parts[2]), _decode(parts[3]))
+    return algorithm, kid
+
+
+def claimed_issuer(token: SignedToken) -> str:
+    """
+    Whose token it says it is; nothing of it is verified yet.
+
+    @raise matrix.errors.Unauthorized: C{malformed}, or C{issuer}: it does not say.
+    """
+    issuer = _load_object(token.payload).get("iss")
+    if not isinstance(issuer, str):
+        raise refusal(Reason.ISSUER)
+    return issuer
 
 
 def check_signature(token: SignedToken, key: Key) -> Claims:

@@ -14,6 +14,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.web.client import Agent
 
 from matrix.auth import (
+    Issuer,
     JwksKeys,
     Policy,
     TokenGate,
@@ -129,7 +130,7 @@ class Door:
         policy = Policy(
             supplies.issuer, settings.audience, settings.role, leeway=settings.token_leeway
         )
-        gate = TokenGate(keys, policy, time.time)
+        gate = TokenGate([Issuer(policy, keys)], time.time)
         asked = keys.start()
         if not kept.exists():  # with kept keys requests can be served before the issuer answers
             await asked

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from matrix.auth import Key, Policy, StaticKeys, TokenGate
+from matrix.auth import Issuer, Key, Policy, StaticKeys, TokenGate
 from matrix.auth._cache import ENTRY_BYTES, Entry, TokenCache
 from matrix.auth._jwk import read_key
 from matrix.errors import Unauthorized, Unavailable
@@ -33,7 +33,7 @@ class GateCase(SynchronousTestCase):
 
     def make(self, **options: int) -> TokenGate:
         policy = Policy(issuer=self.issuer.issuer)
-        return TokenGate(self.keys, policy, self.clock.seconds, **options)
+        return TokenGate([Issuer(policy, self.keys)], self.clock.seconds, **options)
 
     def listed(self) -> list[Key]:
         return [read_key(jwk) for jwk in self.issuer.keys.listed()]
@@ -49,7 +49,7 @@ class TokenGateContractTests(GateCase, GateContract):
     def setUp(self) -> None:
         super().setUp()
         self.alice = self.mint(session_id=SESSION)
-        self.alice_again = self.mint(session_id=SESSION)
+        self.alice_again = self.mint(session_id=SESSION, life=5400)
         self.bob = self.mint("bob")
 
     def advance(self, seconds: float) -> None:
@@ -97,7 +97,7 @@ class KeyTests(GateCase):
         self.successResultOf(self.outcome(token))
         (key,) = self.listed()
         self.issuer.keys.rotate()
-        self.keys.set([Key(key.kid, "ES256", read_key(self.issuer.keys.listed()[0]).public)])
+        self.keys.set([Key(key.kid, "ES256", read_key(self.issuer.keys.listed()[0]).material)])
         self.assertIsNone(self.gate.recall(token))
         failure = self.failureResultOf(self.outcome(token), Unauthorized)
         self.assertEqual(failure.value.reason, "signature")
@@ -172,7 +172,7 @@ class TokenCacheTests(SynchronousTestCase):
                 cache.drop_session("session-5")
                 cache.drop(b"%d" % number)
         self.assertLessEqual(len(cache), 50)
-        cache.keep_only({})
+        cache.keep_only("", [])
         self.assertEqual((len(cache), cache.size), (0, 0))
         self.assertEqual(cache._sessions._tokens, {})
         self.assertEqual(cache._users._tokens, {})
@@ -188,7 +188,7 @@ class CrowdTests(GateCase):
                 checks.append(message)
                 return super().verifies(message, signature)
 
-        self.keys.set([Counted(key.kid, key.algorithm, key.public)])
+        self.keys.set([Counted(key.kid, key.algorithm, key.material)])
         token = self.mint()
         outcomes = [self.outcome(token) for _ in range(50)]
         self.assertEqual(len({self.successResultOf(outcome) for outcome in outcomes}), 1)

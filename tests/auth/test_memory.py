@@ -1,5 +1,6 @@
 """The in-memory twins keep the contracts of what they stand in for."""
 
+from dataclasses import replace
 from uuid import uuid4
 
 from twisted.internet.defer import Deferred
@@ -19,7 +20,8 @@ class MemoryGateTests(GateContract, SynchronousTestCase):
         self.alice, self.alice_again, self.bob = b"alice", b"alice-again", b"bob"
         alice = Principal(user_id(str(uuid4())), str(uuid4()), 3600.0)
         bob = Principal(user_id(str(uuid4())), str(uuid4()), 3600.0)
-        tokens = {self.alice: alice, self.alice_again: alice, self.bob: bob}
+        again = replace(alice, expires_at=5400.0)
+        tokens = {self.alice: alice, self.alice_again: again, self.bob: bob}
         self.gate = MemoryGate(tokens, self.clock.seconds)
 
     def advance(self, seconds: float) -> None:

@@ -17,7 +17,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool
 
-from matrix.auth import JwksKeys, Policy, TokenGate
+from matrix.auth import Issuer, JwksKeys, Policy, TokenGate
 from matrix.auth._keys import THROTTLE
 from matrix.errors import Unauthorized, Unavailable
 from matrix.testing._issuer_grants import CODE_LIFE, REUSE_INTERVAL
@@ -363,7 +363,7 @@ class GateOverHttpTests(ServedIssuerCase):
             self.agent, self.issuer.jwks_url, self.clock, time.time, self.directory / "keys.json"
         )
         self.addCleanup(self.keys.stop)
-        self.gate = TokenGate(self.keys, Policy(issuer=self.issuer.issuer), time.time)
+        self.gate = TokenGate([Issuer(Policy(self.issuer.issuer), self.keys)], time.time)
 
     def asked(self) -> int:
         return self.issuer.requests["/.well-known/jwks.json"]
@@ -443,7 +443,7 @@ class GateOverHttpTests(ServedIssuerCase):
         path = self.directory / "keys.json"
         self.keys = JwksKeys(self.agent, url, self.clock, time.time, path)
         self.addCleanup(self.keys.stop)
-        self.gate = TokenGate(self.keys, Policy(issuer=self.issuer.issuer), time.time)
+        self.gate = TokenGate([Issuer(Policy(self.issuer.issuer), self.keys)], time.time)
         await self.keys.start()
         self.assertEqual(self.keys.failures, 1)
         self.assertIsNone(await self.reason(self.issuer.mint("alice")))
