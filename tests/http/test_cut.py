@@ -99,7 +99,7 @@ class RequestTests(SynchronousTestCase):
         self.assertEqual(ended, [True])
 
     def test_twice(self) -> None:
-        client, machine = self.relayed.ask(GET)
+        client, _ = self.relayed.ask(GET)
         exchange = self.relayed.factory.exchanges()[0]
         exchange.cut(BLOCKED, FORBIDDEN)
         exchange.cut(BLOCKED, FORBIDDEN)
