@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
+from itertools import count
 from typing import Any
 from urllib.parse import unquote
 
@@ -27,8 +28,13 @@ OLDER = {"access_token": "o" * 1200, "refresh_token": "s", "user": {"id": "1"}}
 
 
 def read(cookies: Cookies) -> Any:
-    """What the chunks hold together, by the rules of the writer."""
-    value = "".join(unquote(value) for _, value in cookies)
+    """What a session's cookies hold, by the rules that C{@supabase/ssr} reads them by."""
+    by_name = {name: unquote(value) for name, value in cookies}
+    value = by_name.get(NAME, "")
+    for place in count():
+        if by_name.get(NAME) or not (chunk := by_name.get(f"{NAME}.{place}")):
+            break
+        value += chunk
     if value.startswith(MARK):
         encoded = value.removeprefix(MARK)
         padded = encoded + "=" * (-len(encoded) % 4)
@@ -50,11 +56,11 @@ class MakerTests(SynchronousTestCase):
 
     def test_chunks_are_numbered_and_full(self) -> None:
         for encoding in ("base64url", "raw"):
-            for count in range(2, 6):
-                session = in_chunks(SESSION, count, encoding)
+            for number in range(2, 6):
+                session = in_chunks(SESSION, number, encoding)
                 chunks = ssr_cookies(session, encoding=encoding)
                 self.assertEqual(
-                    [name for name, _ in chunks], [f"{NAME}.{i}" for i in range(count)]
+                    [name for name, _ in chunks], [f"{NAME}.{i}" for i in range(number)]
                 )
                 for _, value in chunks[:-1]:
                     self.assertGreater(len(value), CHUNK_SIZE - 12)
@@ -80,11 +86,11 @@ class MakerTests(SynchronousTestCase):
             self.assertLess(len(case.field), 32 * 1024, title)
             for _, value in case.cookies:
                 self.assertLessEqual(len(value), CHUNK_SIZE, title)
-        self.assertEqual(read(found["5 chunks, raw"].cookies)["access_token"], "a" * 1200)
-        self.assertTrue(found["older chunks behind a gap"].good)
-        for title in ("bad base64", "base64 of no UTF-8", "cut", "a gap", "first chunk missing"):
-            with self.assertRaises(ValueError, msg=title):
-                read(found[title].cookies)
+            try:
+                token = read(case.cookies)["access_token"]
+            except (ValueError, TypeError, KeyError):
+                token = None
+            self.assertEqual(token == SESSION["access_token"], case.good, title)
 
     def test_a_huge_one(self) -> None:
         self.assertIn(len(field_of(huge(SESSION, 60_000))), range(60_000, 61_000))
