@@ -19,6 +19,7 @@ EXPORTS = {
         "send_json",
     ],
     "auth": [
+        "AMBIENT",
         "SESSION_COOKIE",
         "Credential",
         "IGate",

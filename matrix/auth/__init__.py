@@ -7,6 +7,7 @@ from matrix.auth._memory import MemoryGate, StaticKeys
 from matrix.auth._refusals import Reason, refusal
 from matrix.auth._rules import Policy
 from matrix.auth.credentials import (
+    AMBIENT,
     SESSION_COOKIE,
     Credential,
     Source,
@@ -19,6 +20,7 @@ from matrix.auth.derive import MachineSecrets
 from matrix.auth.interfaces import IGate, IKeySource
 
 __all__ = [
+    "AMBIENT",
     "SESSION_COOKIE",
     "Credential",
     "IGate",

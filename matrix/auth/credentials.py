@@ -26,11 +26,19 @@ class Source(StrEnum):
     """Where a token was found."""
 
     AUTHORIZATION = "authorization"
-    COOKIE = "cookie"
+    SUBPROTOCOL = "subprotocol"
+    TICKET = "ticket"
+    QUERY = "query"
+    SESSION = "session"
+    """Our own session cookie."""
+    SUPABASE_COOKIE = "supabase-cookie"
 
+
+AMBIENT = frozenset({Source.SESSION, Source.SUPABASE_COOKIE})
+"""What a browser sends on its own, whichever page makes the request."""
 
 _AUTHORIZATION = Source.AUTHORIZATION
-_COOKIE = Source.COOKIE
+_SESSION = Source.SESSION
 
 
 class Credential(NamedTuple):
@@ -62,7 +70,7 @@ def find_token(request: Request) -> Credential | None:
     if cookie is not None and _SESSION_PREFIX in cookie:
         token = _session_cookie(cookie)
         if token:
-            return Credential(token, _COOKIE)
+            return Credential(token, _SESSION)
     return None
 
 
@@ -133,7 +141,7 @@ def check_origin(
     @param upgrade: whether the request asks for a WebSocket.
     @raise Forbidden: with reason C{origin}: the page is another's, or unknown.
     """
-    if credential.source is not _COOKIE or (method in _SAFE_METHODS and not upgrade):
+    if credential.source not in AMBIENT or (method in _SAFE_METHODS and not upgrade):
         return
     if origin is not None and host is not None:
         own = b"https://" + host

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from matrix.auth import Credential, Source, find_token
+from matrix.auth import AMBIENT, Credential, find_token
 from matrix.http import RequestHead, has_trace
 
 
@@ -14,7 +14,7 @@ class Bearings:
     def __init__(self, request: RequestHead) -> None:
         """@raise BadRequest: it holds two credentials."""
         self.credential: Credential | None = find_token(request)
-        self.ambient = self.credential is not None and self.credential.source is Source.COOKIE
+        self.ambient = self.credential is not None and self.credential.source in AMBIENT
         """Whether a browser may have sent the credential on its own, whoever made the request."""
         purpose = request.get(b"sec-purpose") or request.get(b"purpose") or b""
         self.passive = purpose.lower().startswith(b"prefetch")

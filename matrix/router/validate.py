@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from matrix.auth import Credential, IGate, Reason, check_origin, refusal
+from collections.abc import Awaitable, Callable
+
+from matrix.auth import Credential, IGate, Reason, Source, check_origin, refusal
 from matrix.errors import Unauthorized
 from matrix.http import Exchange, RequestHead
 from matrix.metrics import Registry, series
@@ -14,7 +16,10 @@ class Validator:
     """Turns what a request shows of its sender into a principal, or a refusal."""
 
     def __init__(self, gate: IGate, registry: Registry) -> None:
-        self._gate = gate
+        self._verifiers: dict[Source, Callable[[bytes], Awaitable[Principal]]] = dict.fromkeys(
+            Source, gate.verify
+        )
+        """Who can tell whom a credential speaks for, by where it was found."""
         self._registry = registry
         self.recall = gate.recall
         """The principal of a credential that was found good before; see L{IGate.recall}."""
@@ -60,7 +65,7 @@ class Validator:
         @raise Unavailable: it cannot be told now.
         """
         try:
-            principal = await self._gate.verify(credential.token)
+            principal = await self._verifiers[credential.source](credential.token)
         except Unauthorized as error:
             raise self._refused(error) from None
         self._registry.counter(series.AUTH, "verified").value += 1

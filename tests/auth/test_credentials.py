@@ -20,7 +20,7 @@ from matrix.errors import BadRequest, Forbidden
 from matrix.testing.exchange import FakeRequest
 
 HEADER = Source.AUTHORIZATION
-COOKIE = Source.COOKIE
+COOKIE = Source.SESSION
 
 
 def request(*headers: tuple[bytes, bytes]) -> FakeRequest:
@@ -106,7 +106,7 @@ class FindTokenTests(SynchronousTestCase):
         credential = Credential(b"a.b.c", COOKIE)
         for text in (repr(credential), str(credential), f"{credential}", f"{[credential]}"):
             self.assertNotIn("a.b.c", text)
-        self.assertEqual(repr(credential), "<Credential from cookie>")
+        self.assertEqual(repr(credential), "<Credential from session>")
 
 
 SESSION_NAMES = (
