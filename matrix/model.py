@@ -123,6 +123,32 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
+class Session:
+    """One row of C{sessions}: a sign-in at the issuer, as far as its tokens told of it."""
+
+    id: str
+    """The C{session_id} of its tokens: the canonical text of a UUID."""
+    user_id: UserId | None
+    """C{None} if it was revoked before any token of it was seen."""
+    seen_at: datetime
+    """When it was first seen."""
+    expires_at: float
+    """Unix time, seconds: when the newest token that was seen of it expires."""
+    revoked_at: datetime | None = None
+    revoke_cause: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AccessChange:
+    """What changed in who may come in: a user's state, or that a session was revoked."""
+
+    user_id: UserId | None = None
+    state: UserState | None = None
+    """The user's new state."""
+    session_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """
     One row of C{machines}: the backend that a user owns.

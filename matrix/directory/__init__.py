@@ -5,12 +5,19 @@ from matrix.directory._migrate import migrate
 from matrix.directory._open import open_directory
 from matrix.directory._postgres import PostgresDirectory
 from matrix.directory.embedded import EmbeddedPostgres
-from matrix.directory.interfaces import DirectoryUnavailable, IDirectory, StaleRow, UnknownUser
+from matrix.directory.interfaces import (
+    DirectoryUnavailable,
+    IDirectory,
+    ISessions,
+    StaleRow,
+    UnknownUser,
+)
 
 __all__ = [
     "DirectoryUnavailable",
     "EmbeddedPostgres",
     "IDirectory",
+    "ISessions",
     "MemoryDirectory",
     "PostgresDirectory",
     "StaleRow",

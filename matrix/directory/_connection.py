@@ -35,11 +35,11 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
     def __init__(
         self,
         reactor: Any,
-        heard: Callable[[str], None] = nothing,
+        heard: Callable[[str, str], None] = nothing,
         lost: Callable[[], None] = nothing,
     ) -> None:
         """
-        @param heard: called with the payload of each notification.
+        @param heard: called with the channel and the payload of each notification.
         @param lost: called once when the server ends the connection while it is idle.
         """
         super().__init__(reactor)
@@ -63,7 +63,8 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
         """Called by txpostgres when there may be notifications."""
         notifies = self._connection.notifies
         while notifies:
-            self._heard(notifies.pop(0).payload)
+            notify = notifies.pop(0)
+            self._heard(notify.channel, notify.payload)
 
     def close(self) -> None:
         """Close it; a query under way fails. May be called at any time, also twice."""
@@ -80,7 +81,7 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
 async def connect(
     reactor: Any,
     parameters: Parameters,
-    heard: Callable[[str], None] = nothing,
+    heard: Callable[[str, str], None] = nothing,
     lost: Callable[[], None] = nothing,
 ) -> Connection:
     """

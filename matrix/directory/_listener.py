@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from random import uniform
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -11,10 +11,7 @@ from twisted.logger import Logger
 
 from matrix.directory._connection import Connection
 from matrix.directory._deferreds import within
-from matrix.directory.interfaces import DirectoryUnavailable, Watcher
-from matrix.model import UserId
-
-CHANNEL = "machine"
+from matrix.directory.interfaces import DirectoryUnavailable
 
 PROBE_SECONDS = 5.0
 """Between questions to a silent server."""
@@ -26,8 +23,13 @@ BACKOFF_SECONDS = (0.1, 5.0)
 """The first delay and the longest, doubling between; each is shortened at random by up to half,
 so that routers do not come back all at once."""
 
-Connector = Callable[[Callable[[str], None], Callable[[], None]], Awaitable[Connection]]
-"""Opens a connection; is given what to call with notifications, and when it is lost."""
+Connector = Callable[[Callable[[str, str], None], Callable[[], None]], Awaitable[Connection]]
+"""Opens a connection; is given what to call with the channel and payload of notifications, and
+when it is lost."""
+
+Channels = Mapping[str, Callable[[str | None], None]]
+"""By the name of a channel, what is called with each payload heard on it, and with C{None} after a
+gap."""
 
 
 class Listener:
@@ -35,13 +37,10 @@ class Listener:
 
     _log = Logger()
 
-    def __init__(self, connector: Connector, clock: IReactorTime, tell: Watcher) -> None:
-        """
-        @param tell: called with each user id heard, and with C{None} after a gap.
-        """
+    def __init__(self, connector: Connector, clock: IReactorTime, channels: Channels) -> None:
         self._connector = connector
         self._clock = clock
-        self._tell = tell
+        self._channels = channels
         self._running: Deferred[None] | None = None
         self._pause: Deferred[None] | None = None
         self._connection: Connection | None = None
@@ -81,7 +80,8 @@ class Listener:
                 gap = self._clock.seconds() - since
                 self._stale_since = None
                 self._log.info("listening again after {gap:.1f} s", gap=gap)
-                self._tell(None)
+                for tell in self._channels.values():
+                    tell(None)
         except CancelledError:
             return
         finally:
@@ -92,7 +92,8 @@ class Listener:
         connection = await self._connector(self._heard, self._wake)
         self._connection = connection
         try:
-            listening = connection.runOperation(f"LISTEN {CHANNEL}")
+            commands = "; ".join(f"LISTEN {channel}" for channel in self._channels)
+            listening = connection.runOperation(commands)
             await within(self._clock, ANSWER_SECONDS, listening, connection.close)
         except BaseException:
             connection.close()
@@ -150,5 +151,5 @@ class Listener:
         if self._pause is not None:
             self._pause.callback(None)
 
-    def _heard(self, payload: str) -> None:
-        self._tell(UserId(payload))
+    def _heard(self, channel: str, payload: str) -> None:
+        self._channels[channel](payload)

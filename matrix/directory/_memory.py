@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
+from matrix.directory._lives import STATE_EVENTS
+from matrix.directory._memory_sessions import MemorySessions
 from matrix.directory._rows import check_changes
 from matrix.directory._watchers import Watchers
 from matrix.directory.interfaces import (
@@ -19,7 +21,7 @@ from matrix.directory.interfaces import (
     UnknownUser,
     Watcher,
 )
-from matrix.model import Event, Machine, MachineState, User, UserId
+from matrix.model import AccessChange, Event, Machine, MachineState, User, UserId, UserState
 from matrix.model import user_id as parse_user_id
 
 
@@ -40,7 +42,8 @@ class MemoryDirectory:
         self._users: dict[UserId, User] = {}
         self._machines: dict[UserId, Machine] = {}
         self._events: list[Event] = []
-        self._watchers = Watchers()
+        self._watchers: Watchers[UserId] = Watchers()
+        self.sessions = MemorySessions(clock, self._reach, self._record)
         self._lost_at: float | None = None
         self.calls = 0
         """How many awaitable methods were called: what must stay still on the warm path."""
@@ -53,6 +56,7 @@ class MemoryDirectory:
         """The database is back; watchers hear that they may have missed something."""
         self._lost_at = None
         self._watchers.tell(None)
+        self.sessions.watchers.tell(None)
 
     def put_user(self, user: User) -> None:
         """Write a user's row as an operator would: block, delete, set the idle timeout."""
@@ -61,6 +65,8 @@ class MemoryDirectory:
         moved = before and (before.state, before.idle_timeout) != (user.state, user.idle_timeout)
         if moved:
             self._watchers.tell(user.id)
+        if before and before.state != user.state:
+            self.sessions.watchers.tell(AccessChange(user_id=user.id, state=user.state))
 
     def drop_machine(self, user_id: UserId) -> None:
         """Delete a machine's row."""
@@ -92,6 +98,23 @@ class MemoryDirectory:
             if wanted in (user.email.lower(), user.email.lower().partition("@")[0])
         ]
         return found[0] if wanted and len(found) == 1 else None
+
+    async def set_user_state(
+        self, user_id: UserId, state: UserState, cause: str = "operator"
+    ) -> User:
+        """See L{IDirectory.set_user_state}."""
+        self._reach()
+        before = self._require(user_id)
+        self.put_user(replace(before, state=state))
+        if before.state is not state:
+            self._record(user_id, STATE_EVENTS[state], cause, {"was": before.state.value})
+        return self._users[user_id]
+
+    async def not_active(self, user_ids: Collection[UserId]) -> Mapping[UserId, UserState]:
+        """See L{IDirectory.not_active}."""
+        self._reach()
+        found = [self._users[one] for one in set(user_ids) if one in self._users]
+        return {user.id: user.state for user in found if user.state is not UserState.ACTIVE}
 
     async def machine(self, user_id: UserId) -> Machine | None:
         """See L{IDirectory.machine}."""
@@ -138,9 +161,8 @@ class MemoryDirectory:
         """See L{IDirectory.record}."""
         self._reach()
         self._require(user_id)
-        at = datetime.fromtimestamp(self._clock.seconds(), UTC)
         # Through JSON and back, so that what the database could not hold fails here too.
-        self._events.append(Event(user_id, at, kind, cause, json.loads(json.dumps(detail or {}))))
+        self._record(user_id, kind, cause, json.loads(json.dumps(detail or {})))
 
     async def events(self, user_id: UserId, limit: int = 50) -> Sequence[Event]:
         """See L{IDirectory.events}."""
@@ -159,11 +181,17 @@ class MemoryDirectory:
         self._machines[machine.user_id] = machine
         self._watchers.tell(machine.user_id)
 
+    def _record(self, user_id: UserId, kind: str, cause: str, detail: Mapping[str, object]) -> None:
+        if user_id in self._users:
+            at = datetime.fromtimestamp(self._clock.seconds(), UTC)
+            self._events.append(Event(user_id, at, kind, cause, detail))
+
     def _reach(self) -> None:
         self.calls += 1
         if self._lost_at is not None:
             raise DirectoryUnavailable("the in-memory directory was told to be unreachable")
 
-    def _require(self, user_id: UserId) -> None:
+    def _require(self, user_id: UserId) -> User:
         if user_id not in self._users:
             raise UnknownUser(f"there is no user {user_id}: admit them first")
+        return self._users[user_id]

@@ -14,9 +14,12 @@ from matrix.directory._listener import Listener
 from matrix.directory._migrate import migrate
 from matrix.directory._pool import Pool
 from matrix.directory._postgres import PostgresDirectory
+from matrix.directory._rows import to_access_change
+from matrix.directory._sessions import PostgresSessions
 from matrix.directory._watchers import Watchers
 from matrix.directory.interfaces import DirectoryUnavailable
 from matrix.errors import ConfigurationError
+from matrix.model import AccessChange, UserId
 
 CONNECTIONS = 4
 """Per process, besides the listening one. Queries are short and few: none on the warm path."""
@@ -45,17 +48,23 @@ async def open_directory(
         return await connect(reactor, parameters, lost=lost)
 
     async def connect_listening(
-        heard: Callable[[str], None], lost: Callable[[], None]
+        heard: Callable[[str, str], None], lost: Callable[[], None]
     ) -> Connection:
         return await connect(reactor, parameters, heard, lost)
 
-    watchers = Watchers()
-    listener = Listener(connect_listening, reactor, watchers.tell)
+    machines: Watchers[UserId] = Watchers()
+    access: Watchers[AccessChange] = Watchers()
+    channels = {
+        "machine": lambda payload: machines.tell(payload and UserId(payload)),
+        "access": lambda payload: access.tell(payload and to_access_change(payload)),
+    }
+    listener = Listener(connect_listening, reactor, channels)
     try:
         await listener.start()
     except DirectoryUnavailable as error:
         raise _refusal(error) from None
-    return PostgresDirectory(Pool(connect_idle, reactor, connections), listener, watchers)
+    pool = Pool(connect_idle, reactor, connections)
+    return PostgresDirectory(pool, listener, machines, PostgresSessions(pool, access))
 
 
 def _refusal(error: BaseException) -> ConfigurationError:

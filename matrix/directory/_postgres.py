@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from psycopg2.errors import ForeignKeyViolation
 from psycopg2.extras import Json
 from zope.interface import implementer
 
+from matrix.directory import _session_statements as access
 from matrix.directory import _statements as sql
 from matrix.directory._listener import Listener
+from matrix.directory._lives import STATE_EVENTS
 from matrix.directory._pool import Pool
 from matrix.directory._rows import Row, check_changes, to_column, to_event, to_machine, to_user
+from matrix.directory._sessions import PostgresSessions
 from matrix.directory._watchers import Watchers
 from matrix.directory.interfaces import IDirectory, StaleRow, UnknownUser, Watcher
-from matrix.model import Event, Machine, User, UserId
+from matrix.model import Event, Machine, User, UserId, UserState
 from matrix.model import user_id as parse_user_id
 
 
 @implementer(IDirectory)
 class PostgresDirectory:
-    """Users, machines and events in PostgreSQL. Made by L{open_directory}."""
+    """Users, machines, events and sessions in PostgreSQL. Made by L{open_directory}."""
 
-    def __init__(self, pool: Pool, listener: Listener, watchers: Watchers) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        listener: Listener,
+        watchers: Watchers[UserId],
+        sessions: PostgresSessions,
+    ) -> None:
         self._pool = pool
         self._listener = listener
         self._watchers = watchers
+        self.sessions = sessions
 
     async def close(self) -> None:
         """Close all connections; calls under way fail."""
@@ -54,6 +64,28 @@ class PostgresDirectory:
         except ValueError:
             rows = await self._pool.query(sql.FIND_USER, {"text": text})
         return to_user(rows[0]) if len(rows) == 1 else None
+
+    async def set_user_state(
+        self, user_id: UserId, state: UserState, cause: str = "operator"
+    ) -> User:
+        """See L{IDirectory.set_user_state}."""
+        values = {
+            "user_id": user_id,
+            "state": state.value,
+            "kind": STATE_EVENTS[state],
+            "cause": cause,
+        }
+        rows = await self._pool.query(access.SET_USER_STATE, values)
+        if not rows:
+            raise UnknownUser(f"there is no user {user_id}: admit them first")
+        return to_user(rows[0])
+
+    async def not_active(self, user_ids: Collection[UserId]) -> Mapping[UserId, UserState]:
+        """See L{IDirectory.not_active}."""
+        if not user_ids:
+            return {}
+        rows = await self._pool.query(access.NOT_ACTIVE, ([*user_ids],))
+        return {UserId(user_id): UserState(state) for user_id, state in rows}
 
     async def machine(self, user_id: UserId) -> Machine | None:
         """See L{IDirectory.machine}."""

@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
-from matrix.model import Address, Event, Machine, MachineState, User, UserId, UserState
+from matrix.model import (
+    AccessChange,
+    Address,
+    Event,
+    Machine,
+    MachineState,
+    Session,
+    User,
+    UserId,
+    UserState,
+    user_id,
+)
 
 Row = Sequence[Any]
 
 USER_COLUMNS = ("id", "email", "state", "idle_timeout_s")
 MACHINE_COLUMNS = tuple(field.name for field in fields(Machine))
 EVENT_COLUMNS = ("user_id", "at", "kind", "cause", "detail")
+SESSION_COLUMNS = (
+    "session_id",
+    "user_id",
+    "seen_at",
+    "expires_at",
+    "revoked_at",
+    "revoke_cause",
+)
 
 
 def _text(value: object) -> bool:
@@ -77,11 +98,40 @@ def to_machine(row: Row) -> Machine:
 
 def to_user(row: Row) -> User:
     """A user from their L{USER_COLUMNS}."""
-    user_id, email, state, idle_timeout = row
-    return User(UserId(user_id), email, UserState(state), idle_timeout)
+    id, email, state, idle_timeout = row
+    return User(UserId(id), email, UserState(state), idle_timeout)
 
 
 def to_event(row: Row) -> Event:
     """An event from its L{EVENT_COLUMNS}."""
-    user_id, at, kind, cause, detail = row
-    return Event(UserId(user_id), at.astimezone(UTC), kind, cause, detail)
+    owner, at, kind, cause, detail = row
+    return Event(UserId(owner), at.astimezone(UTC), kind, cause, detail)
+
+
+def to_session(row: Row) -> Session:
+    """A session from its L{SESSION_COLUMNS}."""
+    id, owner, seen_at, expires_at, revoked_at, cause = row
+    return Session(
+        id=id,
+        user_id=None if owner is None else UserId(owner),
+        seen_at=seen_at.astimezone(UTC),
+        expires_at=expires_at.timestamp(),
+        revoked_at=_utc(revoked_at),
+        revoke_cause=cause,
+    )
+
+
+def to_access_change(payload: str) -> AccessChange | None:
+    """
+    What a notification on C{access} tells. One that is not understood, such as a later
+    version's, is as if it had been missed: C{None}.
+    """
+    with suppress(ValueError):
+        kind, *words = payload.split()
+        if kind == "session":
+            [session_id] = words
+            return AccessChange(session_id=str(UUID(session_id)))
+        if kind == "user":
+            owner, state = words
+            return AccessChange(user_id=user_id(owner), state=UserState(state))
+    return None

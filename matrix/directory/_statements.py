@@ -1,4 +1,4 @@
-"""Every SQL statement of the directory, each one transaction."""
+"""The SQL statements about users, machines and events, each one transaction."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from matrix.directory._rows import EVENT_COLUMNS, MACHINE_COLUMNS, USER_COLUMNS
 Statement = str | Composable
 
 
-def _names(columns: Iterable[str]) -> Composed:
-    return SQL(", ").join(map(Identifier, columns))
+def names(columns: Iterable[str], *table: str) -> Composed:
+    """Columns in a list, if need be with the name of their table."""
+    return SQL(", ").join(Identifier(*table, column) for column in columns)
 
 
-_USER = _names(USER_COLUMNS)
-_MACHINE = _names(MACHINE_COLUMNS)
-_EVENT = _names(EVENT_COLUMNS)
+_USER = names(USER_COLUMNS)
+_MACHINE = names(MACHINE_COLUMNS)
+_EVENT = names(EVENT_COLUMNS)
 
 USER = SQL("SELECT {} FROM users WHERE id = %s").format(_USER)
 

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
 from twisted.logger import Logger
 
-from matrix.directory.interfaces import Watcher
-from matrix.model import UserId
+Change = TypeVar("Change")
 
 
-class Watchers:
-    """Calls each watcher in turn."""
+class Watchers(Generic[Change]):
+    """Calls each watcher in turn with what changed, or with C{None} after a gap."""
 
     _log = Logger()
 
     def __init__(self) -> None:
-        self._watchers: list[Watcher] = []
+        self._watchers: list[Callable[[Change | None], None]] = []
         self.failures = 0
         """How many calls of watchers have raised."""
 
-    def add(self, watcher: Watcher) -> None:
+    def add(self, watcher: Callable[[Change | None], None]) -> None:
         """Call C{watcher} from now on."""
         self._watchers.append(watcher)
 
-    def tell(self, user_id: UserId | None) -> None:
+    def tell(self, change: Change | None) -> None:
         """Call each watcher; what one raises is logged and counted."""
         for watcher in tuple(self._watchers):
             try:
-                watcher(user_id)
+                watcher(change)
             except Exception:  # noqa: BLE001 - whatever it was, the next watcher must hear
                 self.failures += 1
-                self._log.failure("a watcher failed on {user_id}", user_id=user_id)
+                self._log.failure("a watcher failed on {change}", change=change)

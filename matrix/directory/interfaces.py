@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
-from matrix.model import Event, Machine, User, UserId
+from matrix.model import AccessChange, Event, Machine, Session, User, UserId, UserState
 
 Watcher = Callable[[UserId | None], None]
 """Told which user's row changed, or C{None} when any may have."""
+
+AccessWatcher = Callable[[AccessChange | None], None]
+"""Told what changed in who may come in, or C{None} when anything may have."""
 
 
 class StaleRow(Exception):
@@ -29,15 +32,79 @@ class DirectoryUnavailable(Exception):
     """
 
 
+class ISessions(Interface):
+    """
+    Sign-ins: which were seen, until when their tokens are good, and which were revoked.
+
+    What L{IDirectory} says of awaitables holds here too. A session id is the canonical text of
+    a UUID, as in L{matrix.model.Principal}.
+    """
+
+    async def note(seen: Mapping[str, tuple[UserId, float]]) -> None:
+        """
+        Note sessions of which good tokens were seen.
+
+        @param seen: by session id, the user and when the token expires (unix seconds). What is
+            on record never goes back.
+        """
+
+    async def newest(session_ids: Collection[str]) -> Mapping[str, float]:
+        """When the newest token of each of these sessions expires (unix seconds). Sessions that
+        are unknown, and revoked ones, are left out."""
+
+    async def of_user(user_id: UserId, limit: int = 100) -> Sequence[Session]:
+        """The user's sessions: first those whose newest token lives longest."""
+
+    async def revoke(
+        session_id: str, cause: str, user_id: UserId | None = None, *, ended: bool = False
+    ) -> Session:
+        """
+        Let nobody in any more by this session, were it never seen. All routers are told (C{NOTIFY
+        access}). An event C{revoke} is recorded if its user is known. A session that is revoked
+        already keeps its time and cause.
+
+        @param cause: who or what wants it, in a word: C{operator}, C{sign-out}, C{issuer}.
+        @param user_id: whose session it is, if that is known.
+        @param ended: whether it was ended at its issuer too, so that no new tokens of it can come:
+            then it is remembered only until all that there may be have expired.
+        """
+
+    async def revoke_user(user_id: UserId, cause: str) -> Sequence[str]:
+        """
+        Revoke all sessions on record of this user, in one transaction and with one event.
+
+        @return: the ids of those that were not revoked before.
+        """
+
+    async def revoked() -> Collection[str]:
+        """The ids of all revoked sessions of which good tokens may still come."""
+
+    async def purge() -> int:
+        """
+        Forget what nobody needs any more.
+
+        @return: how many sessions were forgotten.
+        """
+
+    def watch(changed: AccessWatcher) -> None:
+        """
+        Call C{changed} whenever a user's state changed or a session was revoked, in this process
+        or another, and with C{None} when changes may have been missed: then everything known must
+        be re-read. The call may come before the change's own awaitable has fired.
+        """
+
+
 class IDirectory(Interface):
     """
-    Users, machines and events.
+    Users, machines, events and sessions.
 
     Every method but L{watch} and L{stale_since} returns an awaitable and raises
     L{DirectoryUnavailable} while the database cannot be reached. Writes are one statement
     or one transaction each: done whole, or not at all. Cancelling an awaitable abandons its
     result; a write that was sent is still done.
     """
+
+    sessions: ISessions = Attribute("Sign-ins, and which of them were revoked.")
 
     async def user(user_id: UserId) -> User | None:
         """The user, or C{None} if never seen."""
@@ -51,6 +118,17 @@ class IDirectory(Interface):
         The user an operator means: a UUID, an e-mail address, or the part before the C{@}
         if exactly one user has it (case-insensitive).
         """
+
+    async def set_user_state(user_id: UserId, state: UserState, cause: str = "operator") -> User:
+        """
+        Let a user in, or no more. Those who watch L{sessions} are told of a change, on all
+        routers; it is recorded as an event: C{unblock}, C{block} or C{delete}.
+
+        @raise UnknownUser: the user was never admitted.
+        """
+
+    async def not_active(user_ids: Collection[UserId]) -> Mapping[UserId, UserState]:
+        """Which of these users are blocked or deleted."""
 
     async def machine(user_id: UserId) -> Machine | None:
         """The user's machine, or C{None}."""

@@ -28,9 +28,9 @@ def anybody() -> UserId:
     return user_id(str(uuid4()))
 
 
-class DirectoryContract(_Case):
+class DirectoryCase(_Case):
     """
-    Mix into a trial C{TestCase} whose C{setUp} sets L{directory} to an empty one.
+    What the contracts of a directory's parts share. C{setUp} sets L{directory} to an empty one.
     """
 
     directory: IDirectory
@@ -39,19 +39,9 @@ class DirectoryContract(_Case):
         """Overwrite a user's row behind the directory's back, as an operator would."""
         raise NotImplementedError
 
-    async def drop_machine(self, user_id: UserId) -> None:
-        """Delete a machine's row behind the directory's back."""
-        raise NotImplementedError
-
     async def eventually(self, condition: Callable[[], bool]) -> None:
         """Return once C{condition} is true; fail after a while."""
         raise NotImplementedError
-
-    async def resident(self) -> Machine:
-        """The fresh machine of a fresh user."""
-        who = anybody()
-        await self.directory.admit(who, f"{who}@example.org")
-        return await self.directory.create_machine(who, "local")
 
     async def raises(self, kind: type[Exception], call: object) -> Exception:
         """The exception of this kind that awaiting C{call} raises."""
@@ -60,6 +50,20 @@ class DirectoryContract(_Case):
         except kind as error:
             return error
         raise self.failureException(f"{kind.__name__} was not raised")
+
+
+class DirectoryContract(DirectoryCase):
+    """Mix into a trial C{TestCase} that is a L{DirectoryCase}."""
+
+    async def drop_machine(self, user_id: UserId) -> None:
+        """Delete a machine's row behind the directory's back."""
+        raise NotImplementedError
+
+    async def resident(self) -> Machine:
+        """The fresh machine of a fresh user."""
+        who = anybody()
+        await self.directory.admit(who, f"{who}@example.org")
+        return await self.directory.create_machine(who, "local")
 
     async def test_provides_the_interface(self) -> None:
         assert verifyObject(IDirectory, self.directory)

@@ -17,6 +17,7 @@ class ExportTests(SynchronousTestCase):
                 "DirectoryUnavailable",
                 "EmbeddedPostgres",
                 "IDirectory",
+                "ISessions",
                 "MemoryDirectory",
                 "PostgresDirectory",
                 "StaleRow",

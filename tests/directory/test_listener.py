@@ -10,15 +10,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from matrix.directory import DirectoryUnavailable
 from matrix.directory._listener import BACKOFF_SECONDS, Listener
-from matrix.model import UserId
 
-WHO = UserId("6f1c1d4e-6c0b-4a55-9a0e-0f8f6f2f9d11")
+WHO = "6f1c1d4e-6c0b-4a55-9a0e-0f8f6f2f9d11"
 
 
 class FakeConnection:
     """Answers at once, or not at all while C{silent}."""
 
-    def __init__(self, heard: Callable[[str], None], lost: Callable[[], None]) -> None:
+    def __init__(self, heard: Callable[[str, str], None], lost: Callable[[], None]) -> None:
         self.heard = heard
         self.lost = lost
         self.alive = True
@@ -48,10 +47,14 @@ class ListenerTests(SynchronousTestCase):
         self.connections: list[FakeConnection] = []
         self.attempts: list[float] = []
         self.trouble: Exception | None = None
-        self.told: list[UserId | None] = []
-        self.listener = Listener(self.connect, self.clock, self.told.append)  # type: ignore[arg-type]
+        self.told: list[str | None] = []
+        self.other: list[str | None] = []
+        channels = {"machine": self.told.append, "access": self.other.append}
+        self.listener = Listener(self.connect, self.clock, channels)  # type: ignore[arg-type]
 
-    def connect(self, heard: Callable[[str], None], lost: Callable[[], None]) -> Deferred[object]:
+    def connect(
+        self, heard: Callable[[str, str], None], lost: Callable[[], None]
+    ) -> Deferred[object]:
         self.attempts.append(self.clock.seconds())
         if self.trouble is not None:
             return fail(self.trouble)
@@ -69,9 +72,11 @@ class ListenerTests(SynchronousTestCase):
 
     def test_it_listens_and_passes_on(self) -> None:
         connection = self.start()
-        self.assertEqual(connection.said, ["LISTEN machine"])
-        connection.heard(WHO)
-        self.assertEqual(self.told, [WHO])
+        self.assertEqual(connection.said, ["LISTEN machine; LISTEN access"])
+        connection.heard("machine", WHO)
+        self.assertEqual((self.told, self.other), ([WHO], []))
+        connection.heard("access", "anything")
+        self.assertEqual((self.told, self.other), ([WHO], ["anything"]))
         self.assertIsNone(self.listener.stale_since)
 
     def test_the_first_connection_must_succeed(self) -> None:
@@ -103,8 +108,8 @@ class ListenerTests(SynchronousTestCase):
         self.trouble = None
         self.run_for(10)
         self.assertIsNone(self.listener.stale_since)
-        self.assertEqual(self.told, [None])
-        self.connections[-1].heard(WHO)
+        self.assertEqual((self.told, self.other), ([None], [None]))
+        self.connections[-1].heard("machine", WHO)
         self.assertEqual(self.told, [None, WHO])
         self.assertEqual(self.listener.losses, 1)
 

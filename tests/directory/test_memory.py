@@ -9,12 +9,12 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from matrix.directory import DirectoryUnavailable, MemoryDirectory
-from matrix.model import User, UserId
-from matrix.testing import directory_suite
+from matrix.model import AccessChange, User, UserId, UserState
+from matrix.testing import directory_suite, sessions_suite
 
 
-class MemoryContractTests(directory_suite.DirectoryContract, TestCase):
-    """Every test of the contract, without a reactor's turn."""
+class MemoryCase(directory_suite.DirectoryCase, TestCase):
+    """A directory in memory, and a clock that the test moves."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -23,11 +23,15 @@ class MemoryContractTests(directory_suite.DirectoryContract, TestCase):
     async def put_user(self, user: User) -> None:
         self.memory.put_user(user)
 
-    async def drop_machine(self, user_id: UserId) -> None:
-        self.memory.drop_machine(user_id)
-
     async def eventually(self, condition: Callable[[], bool]) -> None:
         self.assertTrue(condition())
+
+
+class MemoryContractTests(directory_suite.DirectoryContract, MemoryCase):
+    """Every test of the contract, without a reactor's turn."""
+
+    async def drop_machine(self, user_id: UserId) -> None:
+        self.memory.drop_machine(user_id)
 
     async def test_events_carry_the_clock(self) -> None:
         machine = await self.resident()
@@ -52,6 +56,8 @@ class MemoryContractTests(directory_suite.DirectoryContract, TestCase):
             self.memory.user(machine.user_id),
             self.memory.admit(machine.user_id, ""),
             self.memory.find_user("x"),
+            self.memory.set_user_state(machine.user_id, UserState.BLOCKED),
+            self.memory.not_active([machine.user_id]),
             self.memory.machine(machine.user_id),
             self.memory.machines(),
             self.memory.create_machine(machine.user_id, "local"),
@@ -73,3 +79,34 @@ class MemoryContractTests(directory_suite.DirectoryContract, TestCase):
         await self.memory.machine(directory_suite.anybody())
         self.memory.stale_since()
         self.assertEqual(self.memory.calls, before + 1)
+
+
+class MemorySessionsTests(sessions_suite.SessionsContract, MemoryCase):
+    """Every test of the sessions' contract, without a reactor's turn."""
+
+    def now(self) -> float:
+        return self.clock.seconds()
+
+    async def let_pass(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    async def test_an_outage(self) -> None:
+        session = await self.signed_in()
+        assert session.user_id is not None
+        heard: list[AccessChange | None] = []
+        self.sessions.watch(heard.append)
+        self.memory.lose()
+        for call in (
+            self.sessions.note({session.id: (session.user_id, 1.0)}),
+            self.sessions.newest([session.id]),
+            self.sessions.of_user(session.user_id),
+            self.sessions.revoke(session.id, "operator"),
+            self.sessions.revoke_user(session.user_id, "operator"),
+            self.sessions.revoked(),
+            self.sessions.purge(),
+        ):
+            await self.raises(DirectoryUnavailable, call)
+        self.assertEqual(heard, [])
+        self.memory.recover()
+        self.assertEqual(heard, [None])
+        self.assertEqual(await self.row(session.user_id, session.id), session)

@@ -28,7 +28,7 @@ from matrix.directory import (
 )
 from matrix.directory._cluster import Cluster, find_installation
 from matrix.directory._connection import Connection
-from matrix.directory._migrate import roll_back
+from matrix.directory._migrate import SCHEMA, roll_back
 from matrix.directory._postmaster import Postmaster
 from matrix.errors import ConfigurationError
 from matrix.model import MachineState, UserId
@@ -38,6 +38,7 @@ from matrix.testing.directory_suite import anybody
 from .test_directory_postgres import DatabaseCase, until
 
 OTHERS = "pid <> pg_backend_pid() AND datname = current_database()"
+MIGRATIONS = len([*SCHEMA.glob("*.sql")]) - len([*SCHEMA.glob("*.rollback.sql")])
 TABLES = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
 
 
@@ -370,7 +371,7 @@ class OpeningTests(TestCase):
             postgres.execute(
                 "SELECT count(*), count(DISTINCT migration_id) FROM _yoyo_migration", dsn
             ),
-            [(4, 4)],
+            [(MIGRATIONS, MIGRATIONS)],
         )
 
     def test_a_migration_cut_short_is_taken_up_again(self) -> None:
@@ -380,7 +381,7 @@ class OpeningTests(TestCase):
         postgres.execute("DELETE FROM _yoyo_migration", dsn)
         migrate(dsn)
         [(count,)] = postgres.execute("SELECT count(*) FROM _yoyo_migration", dsn)
-        self.assertEqual(count, 4)
+        self.assertEqual(count, MIGRATIONS)
 
     def test_migrations_can_be_rolled_back_and_applied_again(self) -> None:
         dsn = postgres.fresh_database()

@@ -11,7 +11,7 @@ from twisted.trial.unittest import TestCase
 
 from matrix.directory import open_directory
 from matrix.model import User, UserId
-from matrix.testing import directory_suite, postgres
+from matrix.testing import directory_suite, postgres, sessions_suite
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -38,8 +38,8 @@ class DatabaseCase(TestCase):
         return postgres.execute(statement, self.dsn)
 
 
-class PostgresContractTests(directory_suite.DirectoryContract, DatabaseCase):
-    """Every test of the contract."""
+class ContractCase(directory_suite.DirectoryCase, DatabaseCase):
+    """What contracts ask to be done behind the directory's back."""
 
     async def put_user(self, user: User) -> None:
         timeout = "NULL" if user.idle_timeout is None else user.idle_timeout
@@ -48,8 +48,27 @@ class PostgresContractTests(directory_suite.DirectoryContract, DatabaseCase):
             f" idle_timeout_s = {timeout} WHERE id = '{user.id}'"
         )
 
+    async def eventually(self, condition: Callable[[], bool]) -> None:
+        await until(condition)
+
+
+class PostgresContractTests(directory_suite.DirectoryContract, ContractCase):
+    """Every test of the contract."""
+
     async def drop_machine(self, user_id: UserId) -> None:
         self.sql(f"DELETE FROM machines WHERE user_id = '{user_id}'")
 
-    async def eventually(self, condition: Callable[[], bool]) -> None:
-        await until(condition)
+
+class PostgresSessionsTests(sessions_suite.SessionsContract, ContractCase):
+    """Every test of the sessions' contract."""
+
+    def now(self) -> float:
+        [[now]] = self.sql("SELECT extract(epoch FROM clock_timestamp())::double precision")
+        assert isinstance(now, float)
+        return now
+
+    async def let_pass(self, seconds: float) -> None:
+        # The server's clock is the machine's: instead of it, what is on record moves back.
+        columns = ("seen_at", "expires_at", "revoked_at", "revoked_until")
+        earlier = ", ".join(f"{column} = {column} - interval '{seconds} s'" for column in columns)
+        self.sql(f"UPDATE sessions SET {earlier} WHERE expires_at < '9000-01-01'")
