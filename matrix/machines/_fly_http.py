@@ -1,0 +1,201 @@
+"""One call to Fly's API: its turn, its request, its answer, and what a refusal means."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from treq.client import HTTPClient
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.web.client import RequestNotSent  # type: ignore[attr-defined]
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IResponse
+
+from matrix.machines._fly_errors import Action, FlyError, Refusal, Verdict, judge, unheard
+from matrix.machines._fly_rates import USUAL, Priority, Rate, RateLimiter
+
+CALL_TIMEOUT = 30.0
+"""Seconds for one call, the wait for its turn not counted. Starts and creates have been seen to
+take more than ten."""
+
+MAX_ANSWER = 32 * 1024 * 1024
+"""Bytes. A page of a thousand machines has some two million."""
+
+_NOT_SENT = (ConnectError, DNSLookupError, RequestNotSent)
+
+_Answer = TypeVar("_Answer")
+_log = Logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is asked of Fly."""
+
+    action: Action
+    method: str
+    path: str
+    """Below C{/v1}."""
+    subject: Hashable
+    """Whose rate limit it counts for: a machine's id, or an app."""
+    body: Mapping[str, Any] | None = None
+    query: Mapping[str, str] | None = None
+    nonce: str = ""
+    """Of the lease that we hold on the machine."""
+    rate: Rate = USUAL
+    timeout: float = CALL_TIMEOUT
+    """Seconds."""
+
+    @property
+    def bucket(self) -> Hashable:
+        """Which calls share a limit with this one."""
+        return (self.method, self.action, self.subject)
+
+
+class FlyHttp:
+    """Makes calls, each at its turn."""
+
+    def __init__(self, agent: IAgent, clock: IReactorTime, base: str, token: str) -> None:
+        """
+        @param base: C{https://api.machines.dev}, or C{http://_api.internal:4280} on the mesh.
+        @param token: an org's; it appears in no error and no log.
+        """
+        self._http = HTTPClient(agent)
+        self._clock = clock
+        self._base = base.rstrip("/")
+        # Macaroons come with a scheme of their own (facts/fly.md section 1).
+        self._authorization = token if " " in token else f"Bearer {token}"
+        self._limiter = RateLimiter(clock)
+        self.calls = 0
+        """How many were made."""
+
+    async def ask(
+        self, call: Call, answer: type[_Answer], priority: Priority = Priority.WAKE
+    ) -> _Answer:
+        """
+        Make a call; what it answers.
+
+        @param answer: the type of the answer.
+        @raise FlyError: Fly refused, or no answer came; the verdict says what to do.
+        """
+        document = await self.tell(call, priority)
+        try:
+            return TypeAdapter(answer).validate_python(document)
+        except ValidationError as error:
+            places = ", ".join(".".join(map(str, one["loc"])) for one in error.errors()[:3])
+            raise FlyError(
+                unheard(call.action, sent=True),
+                "bad-answer",
+                f"Fly's answer to {call.method} {call.path} is not as described: {places}",
+            ) from None
+
+    async def tell(self, call: Call, priority: Priority = Priority.WAKE) -> object:
+        """
+        Make a call whose answer says no more than that it was done; the answer all the same.
+
+        @raise FlyError: as L{ask}.
+        """
+        await self._limiter.turn(call.bucket, call.rate, priority)
+        return await self._exchange(call)
+
+    async def _exchange(self, call: Call) -> Any:
+        self.calls += 1
+        sending = Deferred.fromCoroutine(self._send(call))
+        timer = self._clock.callLater(call.timeout, sending.cancel)
+        try:
+            response, body = await sending
+        except FlyError:
+            raise
+        except _NOT_SENT as error:
+            raise self._unheard(call, error, sent=False) from None
+        except Exception as error:  # whatever treq and the agent make of a broken connection
+            if timer.active() and _was_cancelled(error):
+                raise CancelledError from None  # by whoever waits, not by the timer
+            raise self._unheard(call, error, sent=True) from error
+        finally:
+            if timer.active():
+                timer.cancel()
+        request_id = _header(response, b"fly-request-id")
+        _log.debug(
+            "{method} {path}: {status}, fly-request-id {request_id}",
+            method=call.method, path=call.path, status=response.code, request_id=request_id,
+        )  # fmt: skip
+        if 200 <= response.code < 300:
+            return _load(body)
+        raise self._refused(call, response, body, request_id)
+
+    async def _send(self, call: Call) -> tuple[IResponse, bytes]:
+        headers = {"Authorization": [self._authorization], "User-Agent": ["matrix"]}
+        body = None
+        if call.body is not None:
+            headers["Content-Type"] = ["application/json"]
+            body = json.dumps(call.body).encode()
+        if call.nonce:
+            headers["fly-machine-lease-nonce"] = [call.nonce]
+        response = await self._http.request(
+            call.method,
+            f"{self._base}/v1{call.path}",
+            params=dict(call.query or {}),
+            headers=Headers(headers),
+            data=body,
+            allow_redirects=False,
+        )
+        collected = bytearray()
+
+        def collect(data: bytes) -> None:
+            collected.extend(data)
+            if len(collected) > MAX_ANSWER:
+                raise FlyError(Verdict.PERMANENT, "too-long", "Fly's answer has no end")
+
+        await response.collect(collect)
+        return response, bytes(collected)
+
+    def _unheard(self, call: Call, error: BaseException, *, sent: bool) -> FlyError:
+        kind = type(error).__name__
+        return FlyError(
+            unheard(call.action, sent), "unheard", f"{call.method} {call.path}: no answer ({kind})"
+        )
+
+    def _refused(self, call: Call, response: IResponse, body: bytes, request_id: str) -> FlyError:
+        refusal = Refusal.read(response.code, body)
+        verdict, reason = judge(call.action, refusal)
+        after = _seconds(_header(response, b"retry-after"))
+        if response.code == 429:
+            self._limiter.refused(call.bucket, call.rate, after)
+        return FlyError(
+            verdict,
+            reason,
+            f"{call.method} {call.path}: {refusal.status} {refusal.text} "
+            f"(fly-request-id {request_id or 'unknown'})",
+            status=refusal.status,
+            request_id=request_id,
+            retry_after=after,
+        )
+
+
+def _was_cancelled(error: Exception) -> bool:
+    """Whether that is why nothing came; the agent wraps it up."""
+    return isinstance(error, CancelledError) or any(
+        reason.check(CancelledError) for reason in getattr(error, "reasons", ())
+    )
+
+
+def _header(response: IResponse, name: bytes) -> str:
+    values = response.headers.getRawHeaders(name)
+    return values[0].decode("latin-1") if values else ""
+
+
+def _seconds(text: str) -> float | None:
+    return float(text) if text.isascii() and text.isdigit() else None
+
+
+def _load(body: bytes) -> Any:
+    try:
+        return json.loads(body) if body.strip() else None
+    except (ValueError, RecursionError):
+        return None
