@@ -81,7 +81,7 @@ class RunningMatrix:
         """Start it and wait until it is ready."""
         began = time.monotonic()
         with self.output_file.open("ab") as output:
-            self.process = process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 [sys.executable, "-P", "-c", LAUNCH, *self._arguments()],
                 env=self._environment,
                 cwd=self.home,
@@ -94,8 +94,6 @@ class RunningMatrix:
             )
         self.until(self._announced, START_SECONDS, "Matrix is ready")
         self.start_seconds = time.monotonic() - began
-        self._run = json.loads((self.state / "run.json").read_text())
-        assert self._run["pid"] == process.pid
         return self
 
     def _arguments(self) -> list[str]:
@@ -107,10 +105,18 @@ class RunningMatrix:
         process = self._process()
         if process.poll() is not None:
             raise AssertionError(f"Matrix ended with {process.returncode}:\n{self.output()}")
-        try:
-            return bool(json.loads((self.state / "run.json").read_text())["pid"] == process.pid)
-        except (FileNotFoundError, ValueError):
+        told = self._announcement()
+        if told is None or told["pid"] != process.pid:
             return False
+        self._run = told
+        return True
+
+    def _announcement(self) -> dict[str, Any] | None:
+        """What it says of itself once it is ready, perhaps left over from an earlier start."""
+        try:
+            return dict(json.loads((self.state / "run.json").read_text()))
+        except (FileNotFoundError, ValueError):
+            return None
 
     def _process(self) -> subprocess.Popen[bytes]:
         if self.process is None:
