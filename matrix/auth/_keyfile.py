@@ -13,7 +13,7 @@ from twisted.logger import Logger
 _log = Logger()
 
 
-def save(path: Path, document: bytes, fetched_at: float) -> None:
+def save(path: Path, url: str, document: bytes, fetched_at: float) -> None:
     """
     Replace the file at once, so that a reader or a crash finds the old or the new one.
 
@@ -21,9 +21,11 @@ def save(path: Path, document: bytes, fetched_at: float) -> None:
     flushed to the medium: after a power cut it may be unreadable, which L{load} survives,
     and a flush would stall the event loop.
 
+    @param url: where the document is from.
     @param fetched_at: unix time, seconds.
     """
-    record = json.dumps({"fetched_at": fetched_at, "document": document.decode("utf-8", "replace")})
+    text = document.decode("utf-8", "replace")
+    record = json.dumps({"url": url, "fetched_at": fetched_at, "document": text})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -38,15 +40,20 @@ def save(path: Path, document: bytes, fetched_at: float) -> None:
         _log.warn("the key set cannot be kept in {path}: {error}", path=str(path), error=error)
 
 
-def load(path: Path) -> tuple[bytes, float] | None:
-    """The kept document and when it was fetched; C{None}, with a log line, if it is unusable."""
+def load(path: Path, url: str) -> tuple[bytes, float] | None:
+    """The document kept from C{url} and when it was fetched; C{None}, with a log line, if it is
+    unusable or from elsewhere, as after a move to another issuer."""
     try:
         record = json.loads(path.read_bytes())
         document, fetched_at = str(record["document"]).encode(), float(record["fetched_at"])
+        source = record["url"]
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         _log.warn("the key set in {path} is unusable: {error!r}", path=str(path), error=error)
+        return None
+    if source != url:
+        _log.info("the key set in {path} is from another place", path=str(path))
         return None
     if not math.isfinite(fetched_at):
         # Against NaN no age would ever be too old.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from treq.client import HTTPClient
@@ -11,12 +11,12 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IResponse
+from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
 from matrix.auth import _keyfile
-from matrix.auth._jwk import Key, KeySet, lifetime, read_key_set
+from matrix.auth._fetch import BadAnswerError, Fetched, download
+from matrix.auth._jwk import MAX_LIFETIME, MIN_LIFETIME, Key, read_key_set
 from matrix.auth.interfaces import IKeySource
 from matrix.errors import Unavailable
 
@@ -34,26 +34,18 @@ STALE_MAX = 3600.0
 """Seconds for which keys are used after the last good fetch while the issuer is down: long
 enough for an outage, not so long that a revoked key lives on."""
 
-MAX_DOCUMENT = 256 * 1024
-"""Bytes of a key set; a real one has about 1 KB."""
+AHEAD = FETCH_TIMEOUT
+"""Seconds before the end of its lifetime that a set is fetched again: so that even a fetch that
+takes its time is over when a revoked key must be gone."""
+
+MAX_WAITING = 500
+"""Requests that wait for one fetch. Of a flood of made-up key ids no more are held, in the
+seconds that a slow issuer takes; those beyond are refused at once."""
+
+OUTCOMES = ("good", "unusable", "unreachable")
+"""What may become of a fetch: unusable is an answer that is no key set."""
 
 _log = Logger()
-
-
-class BadAnswerError(Exception):
-    """The issuer answered, but not with a usable key set."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Fetched:
-    document: bytes
-    keys: KeySet
-    lifetime: float
-
-
-def _only_header(response: IResponse, name: bytes) -> str | None:
-    values = response.headers.getRawHeaders(name)
-    return b", ".join(values).decode("latin-1") if values else None
 
 
 @implementer(IKeySource)
@@ -74,29 +66,51 @@ class JwksKeys:
         clock: IReactorTime,
         now: Callable[[], float],
         path: Path | None = None,
+        *,
+        may_be_empty: bool = False,
     ) -> None:
         """
         @param now: the unix time, in seconds, that the file at C{path} is dated with.
         @param path: where the last good set is kept; nowhere if C{None}.
+        @param may_be_empty: whether an issuer that lists no key is as it should be: one
+            that signs with a secret.
         """
         self._http = HTTPClient(agent)
         self._url = url
         self._clock = clock
         self._now = now
         self._path = path
+        self._may_be_empty = may_be_empty
         self._keys: Mapping[str, Key] = {}
-        self._fetched_at = 0.0
+        self._fetched_at = clock.seconds() - STALE_MAX
         self._next_fetch = 0.0
         self._failing = True
         self._attempt: Deferred[None] | None = None
-        self._waiters: list[Deferred[None]] = []
+        self._began = 0.0
+        self._waiters: dict[Deferred[None], None] = {}
         self._timer: IDelayedCall | None = None
+        self._end: IDelayedCall | None = None
         self._stopped = False
         self._subscribers: list[Callable[[Mapping[str, Key]], None]] = []
         self.fetches = 0
         """How often the issuer was asked."""
-        self.failures = 0
-        """How often that gave no usable key set."""
+        self.outcomes = Counter(dict.fromkeys(OUTCOMES, 0))
+        """What became of that, each by how often."""
+
+    @property
+    def failures(self) -> int:
+        """How often asking gave no usable key set."""
+        return self.outcomes.total() - self.outcomes["good"]
+
+    @property
+    def age(self) -> float:
+        """Seconds since the keys were fetched last; over L{STALE_MAX} if they never were."""
+        return self._clock.seconds() - self._fetched_at
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the keys in hand are young enough that no revoked one can be among them."""
+        return self.age < MAX_LIFETIME
 
     def subscribe(self, changed: Callable[[Mapping[str, Key]], None]) -> None:
         self._subscribers.append(changed)
@@ -104,7 +118,7 @@ class JwksKeys:
     def start(self) -> Deferred[None]:
         """Take up the kept set and ask the issuer; fires after that first attempt, which may
         have failed."""
-        kept = _keyfile.load(self._path) if self._path is not None else None
+        kept = _keyfile.load(self._path, self._url) if self._path is not None else None
         if kept is not None:
             self._take_up(*kept)
         return self._fetched()
@@ -112,7 +126,8 @@ class JwksKeys:
     def stop(self) -> None:
         """Ask the issuer no more."""
         self._stopped = True
-        self._cancel_timer()
+        _cancel(self._timer)
+        _cancel(self._end)
         if self._attempt is not None:
             self._attempt.cancel()
 
@@ -122,8 +137,8 @@ class JwksKeys:
             return key
         if self._may_fetch():
             await self._fetched()
-        key = self._keys.get(kid)
-        if key is None and (self._failing or not self._keys):
+            key = self._keys.get(kid)
+        if key is None and self._failing:
             raise Unavailable(
                 "The sign-in service cannot be reached to check this token.",
                 reason="keys",
@@ -132,77 +147,54 @@ class JwksKeys:
         return key
 
     def _may_fetch(self) -> bool:
+        """Whether asking the issuer, or waiting for its answer, may help with a key id."""
         if self._stopped:
             return False
-        return self._attempt is not None or self._clock.seconds() >= self._next_fetch
+        if self._attempt is not None:
+            return len(self._waiters) < MAX_WAITING
+        return self._clock.seconds() >= self._next_fetch
 
     def _fetched(self) -> Deferred[None]:
         """Fires after the fetch under way, or after a new one."""
         if self._stopped:
             return succeed(None)
-        waiter: Deferred[None] = Deferred()
-        self._waiters.append(waiter)
+        waiter: Deferred[None] = Deferred(self._left)
+        self._waiters[waiter] = None
         if self._attempt is None:
             self._fetch()
         return waiter
 
     def _fetch(self) -> None:
-        self._cancel_timer()
+        _cancel(self._timer)
         self.fetches += 1
-        self._next_fetch = self._clock.seconds() + THROTTLE
-        download = Deferred.fromCoroutine(self._download())
-        download.addTimeout(FETCH_TIMEOUT, self._clock)
-        attempt: Deferred[None] = download.addCallback(self._accept)
+        self._began = self._clock.seconds()
+        self._next_fetch = self._began + THROTTLE
+        work = download(self._http, self._url, self._clock, may_be_empty=self._may_be_empty)
+        fetched = Deferred.fromCoroutine(work)
+        fetched.addTimeout(FETCH_TIMEOUT, self._clock)
+        attempt: Deferred[None] = fetched.addCallback(self._accept)
         self._attempt = attempt
         attempt.addErrback(self._reject)
         attempt.addBoth(self._settle)
 
-    async def _download(self) -> _Fetched:
-        response = await self._http.get(
-            self._url,
-            headers=Headers({b"accept": [b"application/json"], b"user-agent": [b"matrix"]}),
-            allow_redirects=False,
-            reactor=self._clock,  # type: ignore[arg-type] # only its time is used
-        )
-        document = bytearray()
-
-        def collect(data: bytes) -> None:
-            document.extend(data)
-            if len(document) > MAX_DOCUMENT:
-                raise BadAnswerError(f"the key set is longer than {MAX_DOCUMENT} bytes")
-
-        await response.collect(collect)
-        if response.code != 200:
-            raise BadAnswerError(f"status {response.code}")
-        try:
-            keys = read_key_set(bytes(document))
-        except ValueError as error:
-            raise BadAnswerError(str(error)) from None
-        if not keys.keys:
-            raise BadAnswerError("; ".join(("no usable key", *keys.refused)))
-        seconds = lifetime(_only_header(response, b"cache-control"), _only_header(response, b"age"))
-        return _Fetched(bytes(document), keys, seconds)
-
-    def _accept(self, fetched: _Fetched) -> None:
+    def _accept(self, fetched: Fetched) -> None:
         if self._failing and self.failures:
             _log.info("the keys of {url} can be fetched again", url=self._url)
         for refused in fetched.keys.refused:
             _log.warn("{url}: {refused}", url=self._url, refused=refused)
         self._failing = False
-        self._fetched_at = self._clock.seconds()
-        self._replace(fetched.keys.keys)
+        self.outcomes["good"] += 1
+        # Whatever came after the question may be missing in the answer.
+        self._hold(fetched.keys.keys, self._began)
         if self._path is not None:
-            _keyfile.save(self._path, fetched.document, self._now())
-        self._again_in(fetched.lifetime)
+            _keyfile.save(self._path, self._url, fetched.document, self._now() - self.age)
+        self._again_in(max(fetched.lifetime - self.age - AHEAD, MIN_LIFETIME))
 
     def _reject(self, failure: Failure) -> None:
         if self._stopped:
             return
-        self.failures += 1
+        self.outcomes["unusable" if failure.check(BadAnswerError) else "unreachable"] += 1
         self._failing = True
-        left = self._fetched_at + STALE_MAX - self._clock.seconds()
-        if left <= 0:
-            self._replace({})
         retry = THROTTLE if self._keys else COLD_RETRY
         self._next_fetch = self._clock.seconds() + retry
         _log.warn(
@@ -211,15 +203,18 @@ class JwksKeys:
             url=self._url,
             reason=failure.getErrorMessage() or repr(failure.value),
             count=len(self._keys),
-            left=max(left, 0.0) if self._keys else 0.0,
+            left=STALE_MAX - self.age if self._keys else 0.0,
         )
-        self._again_in(min(retry, left) if self._keys else retry)
+        self._again_in(retry)
 
     def _settle(self, _result: object) -> None:
         self._attempt = None
-        waiters, self._waiters = self._waiters, []
+        waiters, self._waiters = self._waiters, {}
         for waiter in waiters:
             waiter.callback(None)
+
+    def _left(self, waiter: Deferred[None]) -> None:
+        self._waiters.pop(waiter, None)
 
     def _take_up(self, document: bytes, fetched_at: float) -> None:
         age = max(self._now() - fetched_at, 0.0)
@@ -231,8 +226,15 @@ class JwksKeys:
         except ValueError as error:
             _log.warn("the kept key set is unusable: {error}", error=error)
             return
-        self._fetched_at = self._clock.seconds() - age
-        self._replace(keys.keys)
+        self._hold(keys.keys, self._clock.seconds() - age)
+
+    def _hold(self, keys: Mapping[str, Key], fetched_at: float) -> None:
+        """Use these keys, until they are too old."""
+        self._fetched_at = fetched_at
+        _cancel(self._end)
+        if not self._stopped:
+            self._end = self._clock.callLater(STALE_MAX - self.age, self._replace, {})
+        self._replace(keys)
 
     def _replace(self, keys: Mapping[str, Key]) -> None:
         if keys != self._keys:
@@ -245,11 +247,10 @@ class JwksKeys:
             self._timer = self._clock.callLater(seconds, self._fetch_now)
 
     def _fetch_now(self) -> None:
-        self._timer = None
         if self._attempt is None:
             self._fetch()
 
-    def _cancel_timer(self) -> None:
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._timer = None
+
+def _cancel(call: IDelayedCall | None) -> None:
+    if call is not None and call.active():
+        call.cancel()
