@@ -14,7 +14,7 @@ from typing import Any
 from twisted.internet import task
 from twisted.internet.address import IPv4Address
 
-from matrix.auth import allows_set_cookie, without_session_cookies
+from matrix.auth import Failures, allows_set_cookie, without_session_cookies
 from matrix.http import Backend, Counters, HeaderRules, Limits, ServerFactory, render_problem
 from matrix.http._upstream import Upstream
 from matrix.metrics import process_registry
@@ -125,7 +125,7 @@ def build() -> Callable[[int], None]:
     backend.put(upstream)
     front = Front(
         clock,
-        Validator(gate, registry),  # type: ignore[arg-type]
+        Validator(gate, registry, Failures(300, clock.seconds)),  # type: ignore[arg-type]
         routes,
         nothing,
         HeaderRules(without_session_cookies, allows_set_cookie),

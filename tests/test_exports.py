@@ -19,9 +19,11 @@ EXPORTS = {
         "send_json",
     ],
     "auth": [
+        "OUTCOMES",
         "AMBIENT",
         "SESSION_COOKIE",
         "Credential",
+        "Failures",
         "IGate",
         "IKeySource",
         "Issuer",
@@ -157,7 +159,7 @@ EXPORTS = {
         "watch_exit",
     ],
     "router": [],
-    "settings": ["TYPO_RATIO", "Settings", "env_name", "example", "load", "table"],
+    "settings": ["TYPO_RATIO", "OtherIssuer", "Settings", "env_name", "example", "load", "table"],
     "testing": [],
 }
 

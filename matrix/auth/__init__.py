@@ -1,8 +1,9 @@
 """Who sent a request: tokens, the keys that sign them, and the principals they speak for."""
 
+from matrix.auth._failures import Failures
 from matrix.auth._gate import Issuer, TokenGate
 from matrix.auth._jwk import Key, secret_key
-from matrix.auth._keys import JwksKeys
+from matrix.auth._keys import OUTCOMES, JwksKeys
 from matrix.auth._memory import MemoryGate, StaticKeys
 from matrix.auth._refusals import Reason, refusal
 from matrix.auth._rules import Policy
@@ -21,8 +22,10 @@ from matrix.auth.interfaces import IGate, IKeySource
 
 __all__ = [
     "AMBIENT",
+    "OUTCOMES",
     "SESSION_COOKIE",
     "Credential",
+    "Failures",
     "IGate",
     "IKeySource",
     "Issuer",

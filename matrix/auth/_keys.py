@@ -193,7 +193,9 @@ class JwksKeys:
     def _reject(self, failure: Failure) -> None:
         if self._stopped:
             return
-        self.outcomes["unusable" if failure.check(BadAnswerError) else "unreachable"] += 1
+        self.outcomes[
+            "unusable" if isinstance(failure.value, BadAnswerError) else "unreachable"
+        ] += 1
         self._failing = True
         retry = THROTTLE if self._keys else COLD_RETRY
         self._next_fetch = self._clock.seconds() + retry

@@ -135,8 +135,25 @@ REFUSED = CounterSeries(
 )
 AUTH = CounterSeries(
     "matrix_auth",
-    "Tokens looked at, by result: cached, verified, or the reason of the refusal.",
+    "Tokens looked at, by result: cached, verified, limited, or the reason of the refusal.",
     ("result",),
+)
+AUTH_LIMITED = GaugeSeries(
+    "matrix_auth_limited",
+    "Client addresses with so many refused tokens that no more of theirs are checked for now.",
+)
+TOKENS = GaugeSeries("matrix_tokens", "Verified tokens, and names for them, that are remembered.")
+TOKEN_BYTES = GaugeSeries("matrix_token_bytes", "Bytes that these take, estimated.")
+JWKS_FETCHES = CounterSeries(
+    "matrix_jwks_fetches",
+    "Fetches of an issuer's keys, by outcome: good, unusable (no key set), unreachable.",
+    ("issuer", "outcome"),
+)
+JWKS_AGE_SECONDS = GaugeSeries(
+    "matrix_jwks_age_seconds",
+    "How long ago an issuer's keys were fetched; they are used for an hour at most.",
+    ("issuer",),
+    merge="max",
 )
 DIRECTORY_STALE_SECONDS = GaugeSeries(
     "matrix_directory_stale_seconds",
@@ -188,6 +205,11 @@ TABLE: tuple[Series, ...] = (
     UPSTREAM_RETRIES,
     REFUSED,
     AUTH,
+    AUTH_LIMITED,
+    TOKENS,
+    TOKEN_BYTES,
+    JWKS_FETCHES,
+    JWKS_AGE_SECONDS,
     DIRECTORY_STALE_SECONDS,
     LOOP_LAG_SECONDS,
     ACCESS_LOG_DROPPED,

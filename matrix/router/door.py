@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -11,12 +10,9 @@ from typing import Any
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
-from twisted.web.client import Agent
 
 from matrix.auth import (
-    Issuer,
-    JwksKeys,
-    Policy,
+    Failures,
     TokenGate,
     allows_set_cookie,
     without_session_cookies,
@@ -33,6 +29,7 @@ from matrix.router.ledger import Ledger
 from matrix.router.own import OwnPaths
 from matrix.router.pages import Pages
 from matrix.router.supplies import Supplies
+from matrix.router.trust import Trust
 from matrix.router.validate import Validator
 
 GRACE = 5.0
@@ -53,7 +50,7 @@ class Door:
         self._output = output
         self._log: AccessLog = NoAccessLog()
         self._ledger: Ledger | None = None
-        self._keys: JwksKeys | None = None
+        self._trust = Trust(engine.reactor, engine.settings, engine.registry)
         self._factory: ServerFactory | None = None
         self._entrance: Entrance | None = None
         self._ports: list[IListeningPort] = []
@@ -87,7 +84,7 @@ class Door:
 
     async def open(self, supplies: Supplies, live: Machinery, public: list[socket.socket]) -> None:
         """Learn the issuer's keys, then accept connections."""
-        gate = await self._open_gate(supplies)
+        gate = await self._trust.open(supplies)
         self._factory = factory = self._front(supplies, gate, live)
         self._engine.registry.watch(
             series.OPEN_CONNECTIONS, lambda: len(factory.connections), "client"
@@ -117,31 +114,14 @@ class Door:
                     else:  # it is back, or we are to end
                         port.stopListening()
 
-    async def _open_gate(self, supplies: Supplies) -> TokenGate:
-        reactor, settings = self._engine.reactor, self._engine.settings
-        kept = settings.state_dir / "jwks.json"
-        self._keys = keys = JwksKeys(
-            Agent(reactor),  # type: ignore[no-untyped-call]
-            supplies.jwks_url,
-            reactor,
-            time.time,
-            kept,
-        )
-        policy = Policy(
-            supplies.issuer, settings.audience, settings.role, leeway=settings.token_leeway
-        )
-        gate = TokenGate([Issuer(policy, keys)], time.time)
-        asked = keys.start()
-        if not kept.exists():  # with kept keys requests can be served before the issuer answers
-            await asked
-        return gate
-
     def _front(self, supplies: Supplies, gate: TokenGate, live: Machinery) -> ServerFactory:
         engine, settings = self._engine, self._engine.settings
         pages = Pages(embedded=supplies.sign_ins is not None)
         rules = HeaderRules(without_session_cookies, allows_set_cookie)
         own = OwnPaths(engine.reactor, engine.routes, live.waker, self._missing, supplies.sign_ins)
-        validator = Validator(gate, engine.registry)
+        failures = Failures(settings.auth_failures, engine.reactor.seconds)
+        engine.registry.watch(series.AUTH_LIMITED, failures.limited)
+        validator = Validator(gate, engine.registry, failures)
         front = Front(
             engine.reactor,
             validator,
@@ -210,8 +190,7 @@ class Door:
 
     async def stop(self) -> None:
         """Let go of the issuer's keys and of the access log."""
-        if self._keys is not None:
-            self._keys.stop()
+        self._trust.stop()
         if self._ledger is not None:
             self._ledger.settle()
         await self._log.stop()

@@ -39,13 +39,31 @@ def from_settings(settings: Settings) -> Supplies:
     missing = [name for name, value in needed.items() if value is None]
     if missing:
         raise ConfigurationError(f"{', '.join(missing)}: set this, or try --embedded")
-    assert settings.database_url
     assert settings.issuer
+    check_issuers(settings.issuer, settings)
+    assert settings.database_url
     assert settings.daemon_token
     return Supplies(
         dsn=settings.database_url.get_secret_value(),
         issuer=settings.issuer,
-        jwks_url=settings.jwks_url or f"{settings.issuer}/.well-known/jwks.json",
+        jwks_url=settings.jwks_url or usual_keys(settings.issuer),
         master=settings.daemon_token.get_secret_value(),
         admin_token=settings.admin_token.get_secret_value() if settings.admin_token else None,
     )
+
+
+def usual_keys(issuer: str) -> str:
+    """Where an issuer has its keys unless it says otherwise (facts/supabase.md section 2)."""
+    return f"{issuer.rstrip('/')}/.well-known/jwks.json"
+
+
+def check_issuers(main: str, settings: Settings) -> None:
+    """
+    @raise ConfigurationError: an issuer is configured twice, so that its terms are not clear.
+    """
+    names = [main, *(other.issuer for other in settings.other_issuers)]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigurationError(
+                f"MATRIX_OTHER_ISSUERS: {name} is there twice, or is MATRIX_ISSUER; name it once"
+            )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from matrix.auth import Credential, IGate, Reason, Source, check_origin, refusal
-from matrix.errors import Unauthorized
+from matrix.auth import Credential, Failures, IGate, Reason, Source, check_origin, refusal
+from matrix.errors import TooManyRequests, Unauthorized
 from matrix.http import Exchange, RequestHead
 from matrix.metrics import Registry, series
 from matrix.model import Principal
@@ -15,12 +15,16 @@ from matrix.router.bearings import bearings
 class Validator:
     """Turns what a request shows of its sender into a principal, or a refusal."""
 
-    def __init__(self, gate: IGate, registry: Registry) -> None:
+    def __init__(self, gate: IGate, registry: Registry, failures: Failures) -> None:
+        """
+        @param failures: whose tokens were refused so often that they are not looked at.
+        """
         self._verifiers: dict[Source, Callable[[bytes], Awaitable[Principal]]] = dict.fromkeys(
             Source, gate.verify
         )
         """Who can tell whom a credential speaks for, by where it was found."""
         self._registry = registry
+        self._failures = failures
         self.recall = gate.recall
         """The principal of a credential that was found good before; see L{IGate.recall}."""
 
@@ -51,7 +55,7 @@ class Validator:
         """
         Who sent a request.
 
-        @raise BadRequest, Forbidden, Unauthorized: nobody who may.
+        @raise BadRequest, Forbidden, TooManyRequests, Unauthorized: nobody who may.
         @raise Unavailable: it cannot be told now.
         """
         credential = self.credential(exchange.request)
@@ -62,14 +66,28 @@ class Validator:
         Whom a credential speaks for that is not recalled.
 
         @raise Unauthorized: nobody.
+        @raise TooManyRequests: it is not even looked at, for too many of the same address
+            were refused.
         @raise Unavailable: it cannot be told now.
         """
+        wait = self._failures.wait(exchange.peer)
+        if wait:
+            raise self._limited(wait)
         try:
             principal = await self._verifiers[credential.source](credential.token)
         except Unauthorized as error:
+            self._failures.failed(exchange.peer)
             raise self._refused(error) from None
         self._registry.counter(series.AUTH, "verified").value += 1
         return principal
+
+    def _limited(self, wait: float) -> TooManyRequests:
+        self._registry.counter(series.AUTH, "limited").value += 1
+        return TooManyRequests(
+            "Too many tokens from your address were refused; try again later.",
+            reason="auth-failures",
+            retry_after=wait,
+        )
 
     def _refused(self, error: Unauthorized) -> Unauthorized:
         self._registry.counter(series.AUTH, error.reason or "unknown").value += 1

@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from pathlib import Path
-
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from matrix.auth import Issuer, Key, Policy, StaticKeys, TokenGate
+from matrix.auth import Key, StaticKeys
+from matrix.auth._bars import BAR_LIFE, Bars
 from matrix.auth._cache import ENTRY_BYTES, Entry, TokenCache
 from matrix.auth._jwk import read_key
 from matrix.errors import Unauthorized, Unavailable
 from matrix.model import Principal, UserId
 from matrix.testing.gate_suite import GateContract
-from matrix.testing.issuer import LocalIssuer
-
-SESSION = "6f1f2f0a-8f5e-4c2c-9d2c-0a6b6d3f1e11"
-
-
-class GateCase(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.clock.advance(1_800_000_000)
-        directory = Path(tempfile.mkdtemp())
-        self.addCleanup(shutil.rmtree, directory)
-        self.issuer = LocalIssuer.open(directory / "issuer", now=self.clock.seconds)
-        self.keys = StaticKeys(self.listed())
-        self.gate = self.make()
-
-    def make(self, **options: int) -> TokenGate:
-        policy = Policy(issuer=self.issuer.issuer)
-        return TokenGate([Issuer(policy, self.keys)], self.clock.seconds, **options)
-
-    def listed(self) -> list[Key]:
-        return [read_key(jwk) for jwk in self.issuer.keys.listed()]
-
-    def mint(self, user: str = "alice", **changes: object) -> bytes:
-        return self.issuer.mint(user, **changes).encode()
-
-    def outcome(self, token: bytes) -> Deferred[Principal]:
-        return Deferred.fromCoroutine(self.gate.verify(token))
+from tests.auth.gating import SESSION, GateCase
 
 
 class TokenGateContractTests(GateCase, GateContract):
@@ -147,6 +117,23 @@ class MemoryTests(GateCase):
             self.successResultOf(self.outcome(token))
         self.assertEqual(self.gate.remembered, 20_000 // (len(token) + ENTRY_BYTES))
 
+    def test_what_expired_goes_when_others_come(self) -> None:
+        for _ in range(10):
+            self.successResultOf(self.outcome(self.mint(life=60)))
+        self.clock.advance(100)
+        for _ in range(6):
+            self.successResultOf(self.outcome(self.mint()))
+        self.assertEqual(self.gate.remembered, 6)
+
+    def test_an_alias_counts_and_is_bounded_too(self) -> None:
+        self.gate = self.make(max_entries=3)
+        token = self.mint()
+        principal = self.successResultOf(self.outcome(token))
+        for number in range(5):
+            self.gate.alias(b"handle-%d" % number, token, principal.expires_at)
+        self.assertEqual(self.gate.remembered, 3)
+        self.assertEqual(self.gate.token_of(principal.session_id), token)
+
     def test_a_token_larger_than_the_memory_is_still_verified(self) -> None:
         self.gate = self.make(max_bytes=1000)
         self.successResultOf(self.outcome(self.mint()))
@@ -176,6 +163,71 @@ class TokenCacheTests(SynchronousTestCase):
         self.assertEqual((len(cache), cache.size), (0, 0))
         self.assertEqual(cache._sessions._tokens, {})
         self.assertEqual(cache._users._tokens, {})
+
+
+class AliasTests(GateCase):
+    def test_an_alias_goes_with_the_key(self) -> None:
+        token = self.mint()
+        principal = self.successResultOf(self.outcome(token))
+        self.gate.alias(b"handle", token, principal.expires_at)
+        self.keys.set([])
+        self.assertIsNone(self.gate.recall(b"handle"))
+
+    def test_an_alias_of_an_alias_is_one_of_the_token(self) -> None:
+        token = self.mint()
+        principal = self.successResultOf(self.outcome(token))
+        self.gate.alias(b"first", token, principal.expires_at - 60)
+        self.gate.alias(b"second", b"first", principal.expires_at)
+        self.assertEqual(self.gate.recall(b"second"), principal)
+        self.assertEqual(self.gate.token_of(principal.session_id), token)
+        self.clock.advance(3541)
+        self.assertIsNone(self.gate.recall(b"second"))
+
+    def test_a_token_that_was_an_alias_is_none(self) -> None:
+        """Whoever presents a name for a token as a token has to bring a real one."""
+        token, other = self.mint(), self.mint("bob")
+        principal = self.successResultOf(self.outcome(token))
+        self.gate.alias(other, token, principal.expires_at)
+        self.assertEqual(
+            self.successResultOf(self.outcome(other)).user_id, self.issuer.user("bob").id
+        )
+
+
+class BarTests(GateCase):
+    def test_a_token_that_waits_for_keys_meanwhile_is_refused(self) -> None:
+        waiting: Deferred[None] = Deferred()
+
+        class Slow(StaticKeys):
+            async def find(self, kid: str) -> Key | None:
+                await waiting
+                return await super().find(kid)
+
+        self.keys = Slow(self.listed())
+        self.gate = self.make()
+        outcome = self.outcome(self.mint(session_id=SESSION))
+        self.gate.bar(SESSION)
+        waiting.callback(None)
+        failure = self.failureResultOf(outcome, Unauthorized)
+        self.assertEqual(failure.value.reason, "revoked")
+
+    def test_a_bar_outlives_every_token_and_then_goes(self) -> None:
+        bars = Bars(self.clock.seconds)
+        bars.add("old")
+        self.clock.advance(BAR_LIFE / 2)
+        bars.add("new")
+        self.clock.advance(BAR_LIFE / 2)
+        bars.add("newest")
+        known = [session in bars for session in ("old", "new", "newest")]
+        self.assertEqual((known, len(bars)), ([False, True, True], 2))
+
+    def test_barring_again_begins_anew(self) -> None:
+        bars = Bars(self.clock.seconds)
+        bars.add("session")
+        self.clock.advance(BAR_LIFE - 1)
+        bars.add("session")
+        self.clock.advance(2)
+        bars.add("other")
+        self.assertIn("session", bars)
 
 
 class CrowdTests(GateCase):

@@ -45,6 +45,18 @@ class SuppliesTests(SynchronousTestCase):
         told = self.supplies(MATRIX_JWKS_URL="https://keys.example/jwks")
         self.assertEqual(told.jwks_url, "https://keys.example/jwks")
 
+    def test_a_slash_at_the_end_of_the_issuer_is_not_doubled(self) -> None:
+        told = self.supplies(MATRIX_ISSUER="https://a.example/")
+        self.assertEqual(told.jwks_url, "https://a.example/.well-known/jwks.json")
+
+    def test_an_issuer_that_is_configured_twice(self) -> None:
+        other = '{"issuer": "https://b.example/auth/v1"}'
+        self.supplies(MATRIX_OTHER_ISSUERS=f"[{other}]")
+        for others in (f"[{other}, {other}]", '[{"issuer": "%s"}]' % GIVEN["MATRIX_ISSUER"]):
+            with self.assertRaises(ConfigurationError) as caught:
+                self.supplies(MATRIX_OTHER_ISSUERS=others)
+            self.assertIn("MATRIX_OTHER_ISSUERS", str(caught.exception))
+
     def test_an_admin_token_may_be_given(self) -> None:
         self.assertEqual(self.supplies(MATRIX_ADMIN_TOKEN="admin").admin_token, "admin")
 

@@ -12,7 +12,13 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from matrix.auth import MachineSecrets, MemoryGate, allows_set_cookie, without_session_cookies
+from matrix.auth import (
+    Failures,
+    MachineSecrets,
+    MemoryGate,
+    allows_set_cookie,
+    without_session_cookies,
+)
 from matrix.directory import MemoryDirectory
 from matrix.http import Backend, Counters, HeaderRules, Limits, ServerFactory
 from matrix.machines import MemoryFleet, MemoryProvider
@@ -38,6 +44,9 @@ TOKENS = {
     b"bob-token": Principal(BOB, "b", NOW + 3600, "bob@example.org"),
     b"old-token": Principal(ALICE, "o", NOW - 1, "alice@example.org"),
 }
+FAILURES = 30
+"""A minute of refused tokens from one address."""
+
 CODE = "the-code-of-a-sign-in-link"
 
 _HEAD = re.compile(rb"HTTP/1\.1 (\d{3})[^\r]*\r\n(.*?)\r\n\r\n", re.DOTALL)
@@ -282,7 +291,8 @@ class World:
         pages = Pages(embedded=True)
         links = SignInLinks(lambda name: f"{name}-token", 43200.0, {CODE: "alice"})
         self.own = OwnPaths(self.clock, self.routes, self.waker, lambda: self.missing, links)
-        self.validator = Validator(self.gate, self.registry)
+        self.failures = Failures(FAILURES, self.clock.seconds)
+        self.validator = Validator(self.gate, self.registry, self.failures)
         self.front = Front(
             self.clock,
             self.validator,

@@ -18,6 +18,9 @@ from matrix.settings import Settings
 _SECRET_SETTINGS = {"database_url", "daemon_token", "admin_token"}
 """They reach a worker among the supplies, as far as it needs them."""
 
+_SHARED_SECRETS = {"jwt_secret", "supabase_key"}
+"""Those that a worker needs as they are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Brief:
@@ -26,6 +29,8 @@ class Brief:
     number: int
     """From 1."""
     settings: Mapping[str, Any]
+    secrets: Mapping[str, str] = field(repr=False)
+    """Further settings."""
     public: list[list[int]]
     """Listening sockets: the queues of each worker, by number less one."""
     output: int
@@ -57,7 +62,8 @@ class Brief:
     @property
     def configured(self) -> Settings:
         """The settings, as the supervisor has them, whatever the environment says now."""
-        return Settings(_env_file=None, **self.settings)  # type: ignore[call-arg]
+        given = {**self.settings, **self.secrets}
+        return Settings(_env_file=None, **given)  # type: ignore[call-arg]
 
     @property
     def supplies(self) -> Supplies:
@@ -97,7 +103,13 @@ class Brief:
 
 def settings_for_workers(settings: Settings) -> dict[str, Any]:
     """The settings without secrets, ready for JSON."""
-    return settings.model_dump(mode="json", exclude=_SECRET_SETTINGS)
+    return settings.model_dump(mode="json", exclude=_SECRET_SETTINGS | _SHARED_SECRETS)
+
+
+def secrets_for_workers(settings: Settings) -> dict[str, str]:
+    """The secret settings that workers need, ready for JSON."""
+    given = {name: getattr(settings, name) for name in _SHARED_SECRETS}
+    return {name: one.get_secret_value() for name, one in given.items() if one is not None}
 
 
 def _in_memory(text: str) -> int:

@@ -19,7 +19,7 @@ from matrix.router.engine import Engine
 from matrix.router.inside import Inside, instance_of, url
 from matrix.router.service import say
 from matrix.router.supplies import Supplies, from_settings
-from matrix.router.workers.brief import Brief, settings_for_workers
+from matrix.router.workers.brief import Brief, secrets_for_workers, settings_for_workers
 from matrix.router.workers.channel import Message
 from matrix.router.workers.crew import Crew
 from matrix.router.workers.hand import Hand
@@ -106,6 +106,7 @@ class Supervisor(Daemon):
         brief = Brief(
             number=number,
             settings=settings_for_workers(self._settings),
+            secrets=secrets_for_workers(self._settings),
             public=self._queues(),
             output=self._output,
             lock=self._lock,

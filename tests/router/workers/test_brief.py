@@ -11,8 +11,8 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase
 
 from matrix.net import LocalAuthority
-from matrix.router.workers.brief import Brief, settings_for_workers
-from matrix.settings import load
+from matrix.router.workers.brief import Brief, secrets_for_workers, settings_for_workers
+from matrix.settings import Settings, load
 from matrix.testing.issuer import LocalIssuer
 
 DSN = "postgresql://matrix:hidden-password@127.0.0.1/matrix"
@@ -37,6 +37,7 @@ class BriefTests(SynchronousTestCase):
         sent = Brief(
             number=2,
             settings=settings_for_workers(settings),
+            secrets=secrets_for_workers(settings),
             public=[],
             output=1,
             lock=9,
@@ -66,6 +67,26 @@ class BriefTests(SynchronousTestCase):
         self.assertNotIn("hidden", str(brief.settings))
         for secret in ("hidden", MASTER, "PRIVATE KEY"):
             self.assertNotIn(secret, repr(brief))
+
+    def test_secret_settings_arrive_whole_and_show_nowhere(self) -> None:
+        brief = self.brief(jwt_secret="hidden-jwt-" + "s" * 32, supabase_key="hidden-key")
+        settings = brief.configured
+        self.assertEqual(settings.jwt_secret.get_secret_value(), "hidden-jwt-" + "s" * 32)
+        self.assertEqual(settings.supabase_key.get_secret_value(), "hidden-key")
+        self.assertNotIn("hidden", repr(brief) + str(brief.settings))
+
+    def test_no_secret_setting_arrives_as_asterisks(self) -> None:
+        given = dict.fromkeys(("jwt_secret", "supabase_key"), "x" * 32)
+        brief = self.brief(**given)
+        self.assertNotIn("*****", str(brief.settings))
+        for name, field in Settings.model_fields.items():
+            if "SecretStr" in str(field.annotation):
+                self.assertNotIn(name, brief.settings)
+
+    def test_further_issuers_arrive(self) -> None:
+        others = '[{"issuer": "https://b.example/auth/v1", "audience": "b"}]'
+        (other,) = self.brief(other_issuers=others).configured.other_issuers
+        self.assertEqual((other.issuer, other.audience), ("https://b.example/auth/v1", "b"))
 
     def test_sign_in_links_work_at_any_worker(self) -> None:
         issuer = LocalIssuer.open(self.top / "issuer")
