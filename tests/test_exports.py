@@ -19,8 +19,8 @@ EXPORTS = {
         "send_json",
     ],
     "auth": [
-        "OUTCOMES",
         "AMBIENT",
+        "OUTCOMES",
         "SESSION_COOKIE",
         "Credential",
         "Failures",

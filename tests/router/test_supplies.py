@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from pathlib import Path
 from typing import ClassVar
@@ -52,7 +53,8 @@ class SuppliesTests(SynchronousTestCase):
     def test_an_issuer_that_is_configured_twice(self) -> None:
         other = '{"issuer": "https://b.example/auth/v1"}'
         self.supplies(MATRIX_OTHER_ISSUERS=f"[{other}]")
-        for others in (f"[{other}, {other}]", '[{"issuer": "%s"}]' % GIVEN["MATRIX_ISSUER"]):
+        main = json.dumps({"issuer": GIVEN["MATRIX_ISSUER"]})
+        for others in (f"[{other}, {other}]", f"[{main}]"):
             with self.assertRaises(ConfigurationError) as caught:
                 self.supplies(MATRIX_OTHER_ISSUERS=others)
             self.assertIn("MATRIX_OTHER_ISSUERS", str(caught.exception))
