@@ -147,11 +147,20 @@ class Door:
     port: int
     context: ssl.SSLContext
 
-    async def open(self, token: str = "") -> Wire:
-        """A connection of its own."""
+    async def open(self, token: str = "", address: str = "") -> Wire:
+        """
+        A connection of its own.
+
+        @param address: of 127.0.0.0/8, which it comes from; any that there is, if empty.
+        """
         # Several addresses for one name are tried one after the other.
         reader, writer = await asyncio.open_connection(
-            self.host, self.port, ssl=self.context, limit=READ
+            "127.0.0.1" if address else self.host,
+            self.port,
+            ssl=self.context,
+            server_hostname=self.host,
+            local_addr=(address, 0) if address else None,
+            limit=READ,
         )
         return Wire(reader, writer, f"{self.host}:{self.port}", token)
 
