@@ -51,6 +51,7 @@ EXPORTS = {
         "DirectoryUnavailable",
         "EmbeddedPostgres",
         "IDirectory",
+        "ISessions",
         "MemoryDirectory",
         "PostgresDirectory",
         "StaleRow",
@@ -60,6 +61,7 @@ EXPORTS = {
     ],
     "http": [
         "FORBIDDEN",
+        "SERVICE_RESTART",
         "TRY_AGAIN_LATER",
         "UNAUTHORIZED",
         "Answer",

@@ -13,6 +13,7 @@ from matrix.http._server import ServerConnection
 from matrix.http._upstream import Backend, Counters, Keeper, Stream
 from matrix.http._websocket import (
     FORBIDDEN,
+    SERVICE_RESTART,
     TRY_AGAIN_LATER,
     UNAUTHORIZED,
     accept_key,
@@ -23,6 +24,7 @@ from matrix.http.problem import Answer, error_headers, problem
 
 __all__ = [
     "FORBIDDEN",
+    "SERVICE_RESTART",
     "TRY_AGAIN_LATER",
     "UNAUTHORIZED",
     "Answer",

@@ -155,6 +155,12 @@ JWKS_AGE_SECONDS = GaugeSeries(
     ("issuer",),
     merge="max",
 )
+RIGHTS_LOST = CounterSeries(
+    "matrix_rights_lost",
+    "Requests and streams ended because the right to them ended, by kind (http, sse, websocket) "
+    "and cause (expired, revoked, blocked, deleted).",
+    ("kind", "cause"),
+)
 DIRECTORY_STALE_SECONDS = GaugeSeries(
     "matrix_directory_stale_seconds",
     "For how long changes in the directory may have gone unnoticed; 0 while all is well.",
@@ -210,6 +216,7 @@ TABLE: tuple[Series, ...] = (
     TOKEN_BYTES,
     JWKS_FETCHES,
     JWKS_AGE_SECONDS,
+    RIGHTS_LOST,
     DIRECTORY_STALE_SECONDS,
     LOOP_LAG_SECONDS,
     ACCESS_LOG_DROPPED,

@@ -17,7 +17,7 @@ from matrix.auth import (
     allows_set_cookie,
     without_session_cookies,
 )
-from matrix.http import HeaderRules, Hold, ServerFactory, TrustedProxies
+from matrix.http import Exchange, HeaderRules, Hold, ServerFactory, TrustedProxies
 from matrix.metrics import series
 from matrix.router.accessline import format_combined, format_record
 from matrix.router.accesslog import AccessLog, NoAccessLog, Output, open_access_log
@@ -29,6 +29,7 @@ from matrix.router.ledger import Ledger
 from matrix.router.own import OwnPaths
 from matrix.router.pages import Pages
 from matrix.router.supplies import Supplies
+from matrix.router.tenure import Tenure
 from matrix.router.trust import Trust
 from matrix.router.validate import Validator
 
@@ -51,6 +52,7 @@ class Door:
         self._log: AccessLog = NoAccessLog()
         self._ledger: Ledger | None = None
         self._trust = Trust(engine.reactor, engine.settings, engine.registry)
+        self._tenure: Tenure | None = None
         self._factory: ServerFactory | None = None
         self._entrance: Entrance | None = None
         self._ports: list[IListeningPort] = []
@@ -85,7 +87,9 @@ class Door:
     async def open(self, supplies: Supplies, live: Machinery, public: list[socket.socket]) -> None:
         """Learn the issuer's keys, then accept connections."""
         gate = await self._trust.open(supplies)
-        self._factory = factory = self._front(supplies, gate, live)
+        self._tenure = tenure = Tenure(self._engine, live, gate, self._exchanges)
+        self._factory = factory = self._front(supplies, gate, live, tenure)
+        await tenure.start()
         self._engine.registry.watch(
             series.OPEN_CONNECTIONS, lambda: len(factory.connections), "client"
         )
@@ -114,7 +118,12 @@ class Door:
                     else:  # it is back, or we are to end
                         port.stopListening()
 
-    def _front(self, supplies: Supplies, gate: TokenGate, live: Machinery) -> ServerFactory:
+    def _exchanges(self) -> list[Exchange]:
+        return self._factory.exchanges() if self._factory is not None else []
+
+    def _front(
+        self, supplies: Supplies, gate: TokenGate, live: Machinery, tenure: Tenure
+    ) -> ServerFactory:
         engine, settings = self._engine, self._engine.settings
         pages = Pages(embedded=supplies.sign_ins is not None)
         rules = HeaderRules(without_session_cookies, allows_set_cookie)
@@ -122,6 +131,7 @@ class Door:
         failures = Failures(settings.auth_failures, engine.reactor.seconds)
         engine.registry.watch(series.AUTH_LIMITED, failures.limited)
         validator = Validator(gate, engine.registry, failures)
+        validator.check = tenure.check
         front = Front(
             engine.reactor,
             validator,
@@ -187,6 +197,8 @@ class Door:
             await deferLater(reactor, 0.05)
         for connection in list(factory.connections):
             connection.abort()
+        if self._tenure is not None:
+            await self._tenure.stop()
 
     async def stop(self) -> None:
         """Let go of the issuer's keys and of the access log."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from matrix.machines import LocalProvider
 from matrix.metrics import LoopLag, process_registry, series
 from matrix.model import Address
 from matrix.net import NativeClientEndpoint, Wheel, event_loop, file_shares
+from matrix.router.bonds import Bonds
 from matrix.router.fleet import Fleet
 from matrix.router.idle import Idle, Periodic
 from matrix.router.owners import this_router
@@ -28,6 +30,8 @@ UPSTREAM_IDLE = 4.0
 and Node.js close theirs."""
 RECONCILE_INTERVAL = 60.0
 """Seconds between two passes over all machines."""
+PURGE_INTERVAL = 3600.0
+"""Seconds between two clearings of the directory: rows are kept for days."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class Engine:
         self.routes = RouteTable()
         self.counters = Counters()
         self.limits = limits_from(settings)
+        self.bonds = Bonds(reactor, self.wheel, self.registry, settings.stream_grace, time.time)
         self.live: Machinery | None = None
         self._lag = LoopLag(reactor, self.registry.histogram(series.LOOP_LAG_SECONDS))
         self._periodic: list[Periodic] = []
@@ -99,6 +104,7 @@ class Engine:
         self._reconciler = Reconciler(self.live.fleet, self.live.waker)
         await self.heal()
         self._every(RECONCILE_INTERVAL, self.heal)
+        self._every(PURGE_INTERVAL, self._purge)
 
     async def heal(self) -> None:
         """One pass over all machines, unless one is under way."""
@@ -108,6 +114,11 @@ class Engine:
                 await self._reconciler.run()
             finally:
                 self._healing = False
+
+    async def _purge(self) -> None:
+        """Have the directory forget what nobody needs any more."""
+        assert self.live is not None  # it was started
+        await self.live.directory.sessions.purge()
 
     def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         periodic = Periodic(self.reactor, seconds, work)
@@ -121,6 +132,7 @@ class Engine:
             self.limits,
             self.counters,
             UPSTREAM_IDLE,
+            self.bonds,
         )
 
     def _watch_gauges(self, directory: PostgresDirectory) -> None:
@@ -150,6 +162,7 @@ class Engine:
         """Begin nothing new with machines, and give up what is under way."""
         for periodic in self._periodic:
             periodic.stop()
+        self.bonds.stop()
         if self.live is not None:
             await self.live.waker.stop()
 

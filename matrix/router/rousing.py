@@ -8,7 +8,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from matrix.directory import StaleRow
-from matrix.errors import Blocked, Gone, Unavailable
+from matrix.errors import Blocked, Gone, MatrixError, Unavailable
 from matrix.http import Backend, probe
 from matrix.machines import LifecycleEvent, Observed, ProviderError, Started
 from matrix.model import Address, Machine, MachineState, User, UserState
@@ -181,7 +181,12 @@ def check_state(user: User) -> None:
     """
     @raise Blocked, Gone: the user may not come in.
     """
-    if user.state is UserState.BLOCKED:
-        raise Blocked("Ask the operator.", reason="blocked")
-    if user.state is UserState.DELETED:
-        raise Gone(reason="deleted")
+    if user.state is not UserState.ACTIVE:
+        raise not_admitted(user.state)
+
+
+def not_admitted(state: UserState) -> MatrixError:
+    """What a user in this state, who may not come in, is told."""
+    if state is UserState.DELETED:
+        return Gone(reason="deleted")
+    return Blocked("Ask the operator.", reason="blocked")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 
 from matrix.errors import MatrixError
-from matrix.http import Backend
+from matrix.http import SERVICE_RESTART, Backend
 from matrix.model import Machine, MachineState, UserId
 from matrix.router.residency import residency
 
@@ -173,10 +173,14 @@ class Route:
         present = self.backend or self.cordoned
         return self.former if present is None else [*self.former, present]
 
-    def drain(self, reason: str) -> None:
-        """End the streams properly."""
+    def drain(self, reason: str, code: int = SERVICE_RESTART) -> None:
+        """
+        End the streams properly.
+
+        @param code: what WebSockets are closed with.
+        """
         for backend in self.backends():
-            backend.drain(reason)
+            backend.drain(reason, code)
 
     def part_with(self, backend: Backend) -> None:
         """Use no connection of it again; what is under way goes on."""
@@ -239,6 +243,10 @@ class RouteTable:
 
     def __iter__(self) -> Iterator[Route]:
         return iter(list(self._routes.values()))
+
+    def users(self) -> Iterable[UserId]:
+        """Everybody whose machine this process had to do with."""
+        return self._routes.keys()
 
     def requests(self) -> int:
         """How many requests are under way, streams not counted."""

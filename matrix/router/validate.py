@@ -25,6 +25,8 @@ class Validator:
         """Who can tell whom a credential speaks for, by where it was found."""
         self._registry = registry
         self._failures = failures
+        self.check: Callable[[Principal], None] = _anybody
+        """Raises a L{MatrixError} for those whose credential is good, but no longer counts."""
         self.recall = gate.recall
         """The principal of a credential that was found good before; see L{IGate.recall}."""
 
@@ -59,12 +61,15 @@ class Validator:
         @raise Unavailable: it cannot be told now.
         """
         credential = self.credential(exchange.request)
-        return self.recall(credential.token) or await self.verify(exchange, credential)
+        principal = self.recall(credential.token) or await self.verify(exchange, credential)
+        exchange.story.principal = principal
+        return principal
 
     async def verify(self, exchange: Exchange, credential: Credential) -> Principal:
         """
         Whom a credential speaks for that is not recalled.
 
+        @raise Blocked, Gone: somebody who may not come in any more.
         @raise Unauthorized: nobody.
         @raise TooManyRequests: it is not even looked at, for too many of the same address
             were refused.
@@ -75,6 +80,7 @@ class Validator:
             raise self._limited(wait)
         try:
             principal = await self._verifiers[credential.source](credential.token)
+            self.check(principal)
         except Unauthorized as error:
             self._failures.failed(exchange.peer)
             raise self._refused(error) from None
@@ -92,3 +98,7 @@ class Validator:
     def _refused(self, error: Unauthorized) -> Unauthorized:
         self._registry.counter(series.AUTH, error.reason or "unknown").value += 1
         return error
+
+
+def _anybody(principal: Principal) -> None:
+    return

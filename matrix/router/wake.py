@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from matrix.directory import DirectoryUnavailable, StaleRow
 from matrix.errors import MatrixError, Unavailable
-from matrix.http import Backend
+from matrix.http import FORBIDDEN, Backend
 from matrix.machines import ProviderError
 from matrix.metrics import Registry, series
 from matrix.model import Machine, MachineState, UserId, UserState
@@ -267,7 +267,7 @@ class Waker:
             route.unsure = True
             return
         if user is None or user.state is not UserState.ACTIVE:
-            route.drain("blocked")
+            route.drain("blocked", FORBIDDEN)
             route.machine.lost()
             if machine is not None and machine.state is MachineState.RUNNING:
                 await put_away(self._fleet, machine, BLOCKED)

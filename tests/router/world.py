@@ -25,6 +25,7 @@ from matrix.machines import MemoryFleet, MemoryProvider
 from matrix.metrics import Registry
 from matrix.model import Address, Machine, MachineState, Principal, User, UserId
 from matrix.net import Presence, Wheel
+from matrix.router.bonds import Bonds, Sources
 from matrix.router.errorpages import render_for
 from matrix.router.fleet import Fleet
 from matrix.router.front import Bounds, Front
@@ -32,7 +33,9 @@ from matrix.router.idle import Idle
 from matrix.router.ledger import Ledger
 from matrix.router.own import OwnPaths, SignInLinks
 from matrix.router.pages import Pages
+from matrix.router.rights import Rights
 from matrix.router.routes import Route, RouteTable
+from matrix.router.sightings import Sightings
 from matrix.router.validate import Validator
 from matrix.router.wake import Waker
 
@@ -47,6 +50,8 @@ TOKENS = {
 FAILURES = 30
 """A minute of refused tokens from one address."""
 
+GRACE = 60.0
+"""Seconds that a stream outlives its token."""
 CODE = "the-code-of-a-sign-in-link"
 
 _HEAD = re.compile(rb"HTTP/1\.1 (\d{3})[^\r]*\r\n(.*?)\r\n\r\n", re.DOTALL)
@@ -272,6 +277,7 @@ class World:
         self.wheel = Wheel(self.clock)
         self.wheel.start()
         self.limits, self.counters = Limits(), Counters()
+        self.bonds = Bonds(self.clock, self.wheel, self.registry, GRACE, self.clock.seconds)
         self.fleet = Fleet(
             self.clock,
             self.directory,  # type: ignore[arg-type]
@@ -284,8 +290,20 @@ class World:
         self.provider_twin.watch(self.waker.died)
         self.store.watch(self.waker.changed)
         self.gate = MemoryGate(TOKENS, self.clock.seconds)
+        self.rights = Rights(
+            self.clock,
+            self.gate,
+            self.directory,  # type: ignore[arg-type]
+            self.routes.users,
+            lambda: self.factory.exchanges(),
+            self.registry,
+        )
+        self.sightings = Sightings(self.clock, self.store.sessions)
+        self.gate.subscribe(self.sightings.seen)
+        self.bonds.ask(Sources(self.gate.newest, self.store.sessions.newest))
         self.missing: str | None = None
         self._open_front(bounds)
+        run(self.rights.start())
 
     def _open_front(self, bounds: Bounds) -> None:
         pages = Pages(embedded=True)
@@ -293,6 +311,7 @@ class World:
         self.own = OwnPaths(self.clock, self.routes, self.waker, lambda: self.missing, links)
         self.failures = Failures(FAILURES, self.clock.seconds)
         self.validator = Validator(self.gate, self.registry, self.failures)
+        self.validator.check = self.rights.check
         self.front = Front(
             self.clock,
             self.validator,
@@ -318,7 +337,8 @@ class World:
 
     def _backend(self, address: Address) -> Backend:
         user_id = UserId(str(address.path).rpartition("/")[2])
-        return Backend(self.place(user_id), self.wheel, self.limits, self.counters, 4.0)
+        place = self.place(user_id)
+        return Backend(place, self.wheel, self.limits, self.counters, 4.0, self.bonds)
 
     # what a test looks at
 
