@@ -7,6 +7,7 @@ from matrix.auth._keys import OUTCOMES, JwksKeys
 from matrix.auth._memory import MemoryGate, StaticKeys
 from matrix.auth._refusals import Reason, refusal
 from matrix.auth._rules import Policy
+from matrix.auth._supabase import ApiRefusal, ApiUnreachable, AuthApi, Grant
 from matrix.auth.credentials import (
     AMBIENT,
     SESSION_COOKIE,
@@ -24,8 +25,12 @@ __all__ = [
     "AMBIENT",
     "OUTCOMES",
     "SESSION_COOKIE",
+    "ApiRefusal",
+    "ApiUnreachable",
+    "AuthApi",
     "Credential",
     "Failures",
+    "Grant",
     "IGate",
     "IKeySource",
     "Issuer",
