@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import matrix
+from matrix.cli._access import sessions, users
+from matrix.cli._output import clear_errors, json_option, show
 from matrix.cli._server import CommandError, Server, locate, user_path
 from matrix.cli._text import details, duration, facts, moment, table
-from matrix.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from matrix.settings import Settings
 
 ISSUER_FOLDER = "issuer"
 """Where in the state directory embedded mode's token issuer keeps its keys."""
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,11 +35,15 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 )
 @click.pass_context
 def main(context: click.Context, env_file: Path | None, state_dir: Path | None) -> None:
-    """Look at a running Matrix, and wake or suspend its users' machines.
+    """Look at a running Matrix, say who may come in, and wake or suspend users' machines.
 
     USER is a user id, an e-mail address, or the part before its @ if only one user has it.
     """
     context.obj = lambda: _settings(env_file, state_dir)
+
+
+main.add_command(users)
+main.add_command(sessions)
 
 
 @main.command()
@@ -57,9 +58,9 @@ def main(context: click.Context, env_file: Path | None, state_dir: Path | None) 
 @click.pass_obj
 def token(settings: Callable[[], Settings], user: str, life: float | None, as_json: bool) -> None:
     """Make an access token for USER (embedded mode only)."""
-    with _clear_errors():
+    with clear_errors():
         minted = _mint(settings(), user, life)
-    _show({"user": user, "token": minted}, as_json, lambda found: [found["token"]])
+    show({"user": user, "token": minted}, as_json, lambda found: [found["token"]])
 
 
 @main.command()
@@ -67,10 +68,10 @@ def token(settings: Callable[[], Settings], user: str, life: float | None, as_js
 @click.pass_obj
 def status(settings: Callable[[], Settings], as_json: bool) -> None:
     """Say what runs, where it listens, and how its machines are."""
-    with _clear_errors():
+    with clear_errors():
         server = locate(settings())
         found = server.get("status")
-    _show(found, as_json, lambda found: _status_lines(found, server))
+    show(found, as_json, lambda found: _status_lines(found, server))
 
 
 @main.command()
@@ -86,9 +87,9 @@ def status(settings: Callable[[], Settings], as_json: bool) -> None:
 @click.pass_obj
 def events(settings: Callable[[], Settings], user: str, limit: int, as_json: bool) -> None:
     """Show why the machine of USER woke, slept or changed, newest first."""
-    with _clear_errors():
+    with clear_errors():
         found = locate(settings()).get(f"{user_path(user, 'events')}?limit={limit}")
-    _show(found, as_json, _event_lines)
+    show(found, as_json, _event_lines)
 
 
 @main.command()
@@ -110,9 +111,9 @@ def suspend(settings: Callable[[], Settings], user: str, as_json: bool) -> None:
 
 
 def _control(settings: Callable[[], Settings], user: str, verb: str, as_json: bool) -> None:
-    with _clear_errors():
+    with clear_errors():
         found = locate(settings()).post(user_path(user, verb))
-    _show(found, as_json, _machine_lines)
+    show(found, as_json, _machine_lines)
 
 
 def _machine_lines(found: Mapping[str, Any]) -> list[str]:
@@ -177,28 +178,3 @@ def _mint(settings: Settings, user: str, life: float | None) -> str:
     from matrix.testing.issuer import LocalIssuer
 
     return LocalIssuer.open(folder).mint(user, life=life)
-
-
-def _show(value: Any, as_json: bool, render: Callable[[Any], Sequence[str]]) -> None:
-    if as_json:
-        click.echo(json.dumps(value, indent=2))
-        return
-    try:
-        lines = render(value)
-    except (LookupError, TypeError, ValueError, AttributeError):
-        raise click.ClickException(
-            "the server's answer is not understood: is it of another version than this command?"
-        ) from None
-    click.echo("\n".join(lines))
-
-
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    """Let what the operator can do something about end in one line and exit status 1."""
-    try:
-        yield
-    except (CommandError, ConfigurationError) as error:
-        raise click.ClickException(str(error)) from None
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        raise click.ClickException(f"{where}{error.strerror or error}") from None

@@ -26,11 +26,21 @@ TIMEOUT = 10.0
 CONTROL_TIMEOUT = 180.0
 """Seconds for a wake or suspend: the server gives up first and says why."""
 
+SPEAKING = frozenset({"user", "deleted"})
+"""Reasons of refusals whose detail says everything, so that a title would only be in the way."""
+
 NOT_RUNNING = "start it with script/server, or name its state directory with --state-dir"
 
 
 class CommandError(Exception):
     """The command cannot be carried out; the text is one line for the operator."""
+
+    def __init__(self, text: str, reason: str = "") -> None:
+        """
+        @param reason: the stable code of the server's refusal, if it was that.
+        """
+        super().__init__(text)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +82,7 @@ class Server:
                 return json.loads(answer.read(ANSWER_LIMIT))
         except HTTPError as error:
             with error:
-                raise CommandError(_refusal(error)) from None
+                raise _refusal(error) from None
         except TimeoutError:
             raise CommandError(f"Matrix at {self.url} gave no answer in {timeout:g} s") from None
         except (URLError, OSError, HTTPException) as error:
@@ -95,6 +105,11 @@ class _NoRedirects(HTTPRedirectHandler):
 def user_path(user: str, *below: str) -> str:
     """The path of a user, or of something below."""
     return "/".join(("users", quote(user, safe=""), *below))
+
+
+def session_path(session: str, *below: str) -> str:
+    """The path of a session, or of something below."""
+    return "/".join(("sessions", quote(session, safe=""), *below))
 
 
 def locate(settings: Settings) -> Server:
@@ -143,17 +158,20 @@ def _from_run_file(path: Path) -> Server:
     return Server(url.rstrip("/"), token)
 
 
-def _refusal(error: HTTPError) -> str:
+def _refusal(error: HTTPError) -> CommandError:
     try:
         problem = json.loads(error.read(ANSWER_LIMIT))
         title, detail = str(problem["title"]), str(problem.get("detail", ""))
+        reason = str(problem.get("reason", ""))
     except (ValueError, LookupError, TypeError, AttributeError, OSError, HTTPException):
-        return f"what answers at {error.url} is not Matrix (status {error.code})"
+        return CommandError(f"what answers at {error.url} is not Matrix (status {error.code})")
     if error.code == 401:
-        return "the server does not take this admin token: check MATRIX_ADMIN_TOKEN"
-    if not detail or problem.get("reason") == "user":
-        return detail or title
-    return f"{title}: {detail}"
+        return CommandError(
+            "the server does not take this admin token: check MATRIX_ADMIN_TOKEN", reason
+        )
+    if not detail or reason in SPEAKING:
+        return CommandError(detail or title, reason)
+    return CommandError(f"{title}: {detail}", reason)
 
 
 def _reason(error: Exception) -> str:

@@ -108,8 +108,8 @@ REVOKED = """
 PURGE = """
     WITH over AS (
         SELECT session_id FROM sessions
-        WHERE CASE WHEN revoked_at IS NULL THEN expires_at <= now() - %(kept)s
-            ELSE revoked_until <= now() END
+        WHERE (revoked_at IS NULL AND expires_at <= now() - %(kept)s)
+            OR (revoked_at IS NOT NULL AND revoked_until <= now())
         LIMIT %(batch)s FOR UPDATE SKIP LOCKED
     ), gone AS (
         DELETE FROM sessions USING over WHERE sessions.session_id = over.session_id RETURNING 1

@@ -104,7 +104,7 @@ class Engine:
         self._reconciler = Reconciler(self.live.fleet, self.live.waker)
         await self.heal()
         self._every(RECONCILE_INTERVAL, self.heal)
-        self._every(PURGE_INTERVAL, self._purge)
+        self._every(PURGE_INTERVAL, self._purge, now=True)
 
     async def heal(self) -> None:
         """One pass over all machines, unless one is under way."""
@@ -120,9 +120,11 @@ class Engine:
         assert self.live is not None  # it was started
         await self.live.directory.sessions.purge()
 
-    def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    def _every(
+        self, seconds: float, work: Callable[[], Awaitable[None]], *, now: bool = False
+    ) -> None:
         periodic = Periodic(self.reactor, seconds, work)
-        periodic.start()
+        periodic.start(now=now)
         self._periodic.append(periodic)
 
     def _connect(self, address: Address) -> Backend:

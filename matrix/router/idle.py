@@ -35,9 +35,9 @@ class Periodic:
         self._work = work
         self.failures = 0
 
-    def start(self) -> None:
-        """Begin, the first time after one interval."""
-        self._loop.start(self._seconds, now=False)
+    def start(self, *, now: bool = False) -> None:
+        """Begin, the first time after one interval, or C{now}."""
+        self._loop.start(self._seconds, now=now)
 
     def stop(self) -> None:
         """End; what is under way goes on."""

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final, Protocol
-from urllib.parse import parse_qs
 
 from twisted.internet.interfaces import IReactorTime
 
 import matrix
 from matrix.api import Api, BearerCheck, send_json
 from matrix.directory.interfaces import DirectoryUnavailable, IDirectory
-from matrix.errors import BadRequest, Forbidden, NotFound, Unavailable
+from matrix.errors import BadRequest, Forbidden
 from matrix.http.interfaces import Exchange, Request
 from matrix.metrics import Registry, series
 from matrix.model import Event, Machine, User, UserId, user_id
-
-CAUSE: Final = "operator"
-"""What C{events} say of a wake or suspend that came over the admin API."""
-
-PAGE_LIMIT: Final = 1000
-"""Rows in one answer: some hundred kilobytes of JSON."""
+from matrix.router.access_api import AccessApi
+from matrix.router.asking import (
+    CAUSE,
+    PAGE_LIMIT,
+    find_user,
+    limit_in,
+    query_of,
+    reaching_the_directory,
+    time_json,
+)
 
 EVENTS_LIMIT: Final = 50
 """Events in one answer unless asked for otherwise: a screen or two."""
@@ -92,12 +94,14 @@ class InternalApi:
         admin_token: str | None,
         crew: Crew | None = None,
         census: Callable[[], Mapping[str, object]] = dict,
+        now: Callable[[], float] = time.time,
     ) -> None:
         """
         @param clock: also the one by whose time the directory calls itself stale.
         @param admin_token: the bearer token of the admin API; C{None} turns it off.
         @param crew: who serves the public listener, if it is not this process.
         @param census: counts what this process holds.
+        @param now: the unix time, seconds.
         """
         self._crew = crew
         self._directory = directory
@@ -116,6 +120,7 @@ class InternalApi:
         api.add("GET", "/admin/v1/users/<user>/events", self._events)
         api.add("POST", "/admin/v1/users/<user>/wake", self._wake)
         api.add("POST", "/admin/v1/users/<user>/suspend", self._suspend)
+        AccessApi(directory, now).join(api)
         self._api = api
 
     def __call__(self, exchange: Exchange) -> None:
@@ -170,93 +175,56 @@ class InternalApi:
             return None
 
     async def _machines(self, exchange: Exchange) -> None:
-        query = _query(exchange.request)
-        limit = _limit(query, PAGE_LIMIT)
+        query = query_of(exchange.request)
+        limit = limit_in(query, PAGE_LIMIT)
         after = None
         if "after" in query:
             try:
                 after = user_id(query["after"])
             except ValueError:
                 raise BadRequest("after must be the user id of a machine (a UUID)") from None
-        with _reaching_the_directory():
+        with reaching_the_directory():
             page = await self._directory.machines(after, limit)
         following = page[-1].user_id if len(page) == limit else None
         send_json(exchange, {"machines": [*map(_machine_json, page)], "next": following})
 
     async def _user(self, exchange: Exchange, user: str) -> None:
-        found = await self._find(user)
-        with _reaching_the_directory():
+        found = await find_user(self._directory, user)
+        with reaching_the_directory():
             machine = await self._directory.machine(found.id)
         send_json(exchange, _user_json(found, machine))
 
     async def _events(self, exchange: Exchange, user: str) -> None:
-        limit = _limit(_query(exchange.request), EVENTS_LIMIT)
-        found = await self._find(user)
-        with _reaching_the_directory():
+        limit = limit_in(query_of(exchange.request), EVENTS_LIMIT)
+        found = await find_user(self._directory, user)
+        with reaching_the_directory():
             events = await self._directory.events(found.id, limit)
         content = {"user": found.id, "email": found.email, "events": [*map(_event_json, events)]}
         send_json(exchange, content)
 
     async def _wake(self, exchange: Exchange, user: str) -> None:
-        found = await self._find(user)
+        found = await find_user(self._directory, user)
         before = self._clock.seconds()
         await self._control.wake(found.id, CAUSE)
         await self._answer_with_state(exchange, found, before)
 
     async def _suspend(self, exchange: Exchange, user: str) -> None:
-        found = await self._find(user)
+        found = await find_user(self._directory, user)
         before = self._clock.seconds()
         await self._control.suspend(found.id, CAUSE)
         await self._answer_with_state(exchange, found, before)
 
     async def _answer_with_state(self, exchange: Exchange, user: User, before: float) -> None:
         took = self._clock.seconds() - before
-        with _reaching_the_directory():
+        with reaching_the_directory():
             machine = await self._directory.machine(user.id)
         state = None if machine is None else machine.state.value
         content = {"user": user.id, "email": user.email, "state": state, "ms": round(took * 1000)}
         send_json(exchange, content)
 
-    async def _find(self, text: str) -> User:
-        with _reaching_the_directory():
-            found = await self._directory.find_user(text)
-        if found is None:
-            raise NotFound(
-                f"no user is known as {text!r}: give a user id, an e-mail address, or the part "
-                "before its @ if only one user has it; a user is known from the first request on",
-                reason="user",
-            )
-        return found
-
-
-@contextmanager
-def _reaching_the_directory() -> Iterator[None]:
-    try:
-        yield
-    except DirectoryUnavailable:
-        raise Unavailable(
-            "the database cannot be reached now", reason="directory", retry_after=1.0
-        ) from None
-
 
 def _off(request: Request) -> None:
     raise Forbidden("the admin API is off: set MATRIX_ADMIN_TOKEN to use it", reason="admin-off")
-
-
-def _query(request: Request) -> dict[str, str]:
-    fields = parse_qs(request.query.decode("latin-1"), keep_blank_values=True)
-    return {name: values[-1] for name, values in fields.items()}
-
-
-def _limit(query: Mapping[str, str], default: int) -> int:
-    text = query.get("limit", str(default))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= PAGE_LIMIT):
-        raise BadRequest(f"limit must be a number from 1 to {PAGE_LIMIT}", reason="limit")
-    return int(text)
-
-
-def _time(at: datetime | None) -> str | None:
-    return None if at is None else at.isoformat()
 
 
 def _user_json(user: User, machine: Machine | None) -> dict[str, object]:
@@ -279,8 +247,8 @@ def _machine_json(machine: Machine) -> dict[str, object]:
         "machine_id": machine.machine_id,
         "address": None if machine.address is None else str(machine.address),
         "boot_id": machine.boot_id,
-        "last_active_at": _time(machine.last_active_at),
-        "last_wake_at": _time(machine.last_wake_at),
+        "last_active_at": time_json(machine.last_active_at),
+        "last_wake_at": time_json(machine.last_wake_at),
         "wake_cause": machine.wake_cause,
         "suspend_cause": machine.suspend_cause,
     }

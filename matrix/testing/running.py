@@ -169,6 +169,11 @@ class RunningMatrix:
                 raise AssertionError(f"not within {seconds:g} s: {what}\n{self.output()[-3000:]}")
             time.sleep(POLL_SECONDS)
 
+    @property
+    def announced(self) -> Mapping[str, Any]:
+        """What it says of how it can be reached: C{public}, C{internal}, C{admin_token}."""
+        return self._run
+
     # its users
 
     @property

@@ -189,6 +189,12 @@ class PeriodicTests(SynchronousTestCase):
         self.clock.pump([1.0] * 16)
         self.assertEqual(self.done, [5.0, 10.0, 15.0])
 
+    def test_it_may_begin_at_once(self) -> None:
+        at_once = Periodic(self.clock, 8.0, self.work)
+        at_once.start(now=True)
+        self.clock.pump([1.0] * 9)
+        self.assertEqual(self.done, [0.0, 5.0, 8.0])
+
     def test_a_failure_is_logged_and_does_not_stop_it(self) -> None:
         self.error = ArithmeticError("a bug")
         self.clock.pump([1.0] * 11)

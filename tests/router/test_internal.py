@@ -18,7 +18,7 @@ from matrix.errors import (
     Unavailable,
 )
 from matrix.metrics import Registry, series
-from matrix.model import Address, MachineState, UserId, UserState
+from matrix.model import Address, MachineState, User, UserId, UserState
 from matrix.router.internal import PAGE_LIMIT, Instance, InternalApi
 from matrix.testing.exchange import FakeExchange
 
@@ -89,6 +89,12 @@ class AccessTests(InternalTestCase):
         ("GET", "/admin/v1/users/alice/events"),
         ("POST", "/admin/v1/users/alice/wake"),
         ("POST", "/admin/v1/users/alice/suspend"),
+        ("POST", "/admin/v1/users/alice/block"),
+        ("POST", "/admin/v1/users/alice/unblock"),
+        ("POST", "/admin/v1/users/alice/delete"),
+        ("GET", "/admin/v1/users/alice/sessions"),
+        ("POST", "/admin/v1/users/alice/sessions/revoke"),
+        ("POST", f"/admin/v1/sessions/{ALICE}/revoke"),
         ("GET", "/admin/v1/nothing"),
         ("GET", "/"),
     )
@@ -104,6 +110,10 @@ class AccessTests(InternalTestCase):
                 self.assertIsInstance(exchange.error, Unauthorized, target)
                 self.assertEqual(exchange.answer, b"")
         self.assertEqual(self.control.asked, [])
+        user = self.run_now(self.directory.user(ALICE))
+        assert isinstance(user, User)
+        self.assertEqual(user.state, UserState.ACTIVE)
+        self.assertEqual(self.run_now(self.directory.sessions.revoked()), set())
 
     def test_without_an_admin_token_the_admin_api_is_off(self) -> None:
         self.api = self.make(None)
