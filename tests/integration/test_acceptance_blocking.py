@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
 import sys
 import time
+from base64 import urlsafe_b64decode
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from uuid import uuid4
 
 import psycopg2
 
@@ -48,7 +52,7 @@ def command(matrix: Any, *arguments: str) -> str:
 class BlockingCase(MatrixCase):
     """Routers that must agree: all of C{routers} are asked."""
 
-    SETTINGS = {"local_command": STREAMS}
+    SETTINGS: ClassVar[Mapping[str, Any]] = {"local_command": STREAMS}
 
     @property
     def routers(self) -> list[RunningMatrix]:
@@ -94,10 +98,54 @@ class BlockingCase(MatrixCase):
         for kind in ("block", "unblock", "delete"):
             self.assertIn((kind, "operator"), told)
 
+    def check_sessions(self) -> None:
+        phone, laptop = (self.come_in("carol") for _ in range(2))
+        self.matrix.until(lambda: self.signed_in("carol") == ["live"] * 2, 10, "both are noted")
+        gone = self.session_of(phone)
+        self.everywhere(phone, 401, "revoked", self.do("sessions", "revoke", gone))
+        refreshed = self.matrix.token("carol", session_id=gone)
+        self.everywhere(refreshed, 401, "revoked", time.monotonic())
+        self.everywhere(laptop, 200, "", time.monotonic())
+        self.everywhere(laptop, 401, "revoked", self.do("sessions", "revoke", "carol"))
+        self.assertEqual(self.signed_in("carol"), ["revoked"] * 2)
+        told = [event["detail"] for event in self.matrix.events("carol", "revoke")]
+        self.assertEqual(told, [{"sessions": 1}, {"session": gone}])
+        self.come_in("carol")
+
+    def signed_in(self, user: str) -> list[str]:
+        """The states of a user's sessions, as the command has them."""
+        found = json.loads(command(self.matrix, "sessions", "list", user, "--json"))
+        return [session["state"] for session in found["sessions"]]
+
+    def session_of(self, token: str) -> str:
+        payload = token.split(".")[1]
+        claims = json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return str(claims["session_id"])
+
 
 class OneRouterTests(BlockingCase):
     def test_blocked_let_in_and_deleted(self) -> None:
         self.check_states()
+
+    def test_sessions_are_seen_and_revoked(self) -> None:
+        self.check_sessions()
+
+    def test_a_session_is_revoked_before_it_was_ever_seen(self) -> None:
+        session = str(uuid4())
+        said = command(self.matrix, "sessions", "revoke", session)
+        self.assertIn("neither a user nor a session", said)
+        token = self.matrix.token("dave", session_id=session)
+        self.everywhere(token, 401, "revoked", time.monotonic())
+        self.come_in("dave")
+
+    def test_what_was_revoked_stays_so_over_a_restart(self) -> None:
+        token = self.come_in("erin")
+        self.everywhere(
+            token, 401, "revoked", self.do("sessions", "revoke", self.session_of(token))
+        )
+        self.matrix.stop()
+        self.matrix.start()
+        self.assertEqual(self.answer(self.matrix, token).status, 401)
 
     def test_a_new_token_helps_nobody_who_is_blocked(self) -> None:
         self.come_in("bob")
@@ -126,6 +174,23 @@ class OneRouterTests(BlockingCase):
         return True
 
 
+class WorkersTests(BlockingCase):
+    """What is said to the supervisor holds at all workers."""
+
+    SETTINGS: ClassVar[Mapping[str, Any]] = {**BlockingCase.SETTINGS, "workers": 2}
+
+    @property
+    def routers(self) -> list[RunningMatrix]:
+        # The kernel spreads connections by chance: of eight hardly all go to one worker.
+        return [self.matrix] * 8
+
+    def test_blocked_let_in_and_deleted(self) -> None:
+        self.check_states()
+
+    def test_sessions_are_seen_and_revoked(self) -> None:
+        self.check_sessions()
+
+
 class TwoRoutersTests(BlockingCase):
     """On one database: what is said to one holds at the other."""
 
@@ -148,3 +213,6 @@ class TwoRoutersTests(BlockingCase):
 
     def test_blocked_let_in_and_deleted(self) -> None:
         self.check_states()
+
+    def test_sessions_are_seen_and_revoked(self) -> None:
+        self.check_sessions()
