@@ -14,17 +14,19 @@ from typing import Any
 from twisted.internet import task
 from twisted.internet.address import IPv4Address
 
-from matrix.auth import Failures, allows_set_cookie, without_session_cookies
-from matrix.http import Backend, Counters, HeaderRules, Limits, ServerFactory, render_problem
+from matrix.auth import Failures, Origins, Places
+from matrix.http import Backend, Counters, Limits, ServerFactory, render_problem
 from matrix.http._upstream import Upstream
 from matrix.metrics import process_registry
 from matrix.model import Principal, UserId
 from matrix.net import Wheel
 from matrix.router.accessline import Record, format_record
+from matrix.router.bearings import Compass
 from matrix.router.front import Bounds, Front
 from matrix.router.ledger import Ledger
 from matrix.router.pages import Pages
 from matrix.router.routes import RouteTable
+from matrix.router.tickets import Tickets
 from matrix.router.validate import Validator
 
 WARM_REQUESTS = 50
@@ -89,6 +91,7 @@ class Gate:
     def __init__(self) -> None:
         self._known = {TOKEN: Principal(USER, "session", 1e12, "")}
         self.recall = self._known.get
+        self.verify = None
 
 
 class Log:
@@ -113,6 +116,7 @@ def build() -> Callable[[int], None]:
     nothing: Any = None
     clock, limits, registry, routes = task.Clock(), Limits(), process_registry(), RouteTable()
     wheel, log, gate, directory = Wheel(clock), Log(), Gate(), Directory()
+    compass = Compass(Places(), Origins())
     route = routes.ensure(USER, nothing)
     route.identity = b"X-Matrix-User: %b\r\nAuthorization: Bearer %b\r\n" % (
         USER.encode(),
@@ -125,10 +129,10 @@ def build() -> Callable[[int], None]:
     backend.put(upstream)
     front = Front(
         clock,
-        Validator(gate, registry, Failures(300, clock.seconds)),  # type: ignore[arg-type]
+        Validator(gate, registry, Failures(300, clock.seconds), compass, Tickets(nothing)),  # type: ignore[arg-type]
         routes,
         nothing,
-        HeaderRules(without_session_cookies, allows_set_cookie),
+        compass,
         nothing,
         Pages(),
         directory,  # type: ignore[arg-type]

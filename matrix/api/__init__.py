@@ -2,10 +2,11 @@
 
 from matrix.api._bearer import BearerCheck
 from matrix.api._json import dump, read_json, read_model, send_json
-from matrix.api._routing import Api, Check
+from matrix.api._routing import Answering, Api, Check
 from matrix.api._sse import EventStream
 
 __all__ = [
+    "Answering",
     "Api",
     "BearerCheck",
     "Check",

@@ -1,28 +1,23 @@
 """Who sent a request: tokens, the keys that sign them, and the principals they speak for."""
 
+from matrix.auth._cookies import SESSION_COOKIE
 from matrix.auth._failures import Failures
 from matrix.auth._gate import Issuer, TokenGate
 from matrix.auth._jwk import Key, secret_key
 from matrix.auth._keys import OUTCOMES, JwksKeys
 from matrix.auth._memory import MemoryGate, StaticKeys
+from matrix.auth._origins import Origins
 from matrix.auth._refusals import Reason, refusal
 from matrix.auth._rules import Policy
+from matrix.auth._ssr import supabase_cookie_name
+from matrix.auth._subprotocol import MARKER, harmless_protocol, has_marker
 from matrix.auth._supabase import ApiRefusal, ApiUnreachable, AuthApi, Grant
-from matrix.auth.credentials import (
-    AMBIENT,
-    SESSION_COOKIE,
-    Credential,
-    Source,
-    allows_set_cookie,
-    check_origin,
-    find_token,
-    without_session_cookies,
-)
+from matrix.auth.credentials import Credential, Places, Source
 from matrix.auth.derive import MachineSecrets
 from matrix.auth.interfaces import IGate, IKeySource
 
 __all__ = [
-    "AMBIENT",
+    "MARKER",
     "OUTCOMES",
     "SESSION_COOKIE",
     "ApiRefusal",
@@ -38,15 +33,16 @@ __all__ = [
     "Key",
     "MachineSecrets",
     "MemoryGate",
+    "Origins",
+    "Places",
     "Policy",
     "Reason",
     "Source",
     "StaticKeys",
     "TokenGate",
-    "allows_set_cookie",
-    "check_origin",
-    "find_token",
+    "harmless_protocol",
+    "has_marker",
     "refusal",
     "secret_key",
-    "without_session_cookies",
+    "supabase_cookie_name",
 ]

@@ -33,6 +33,7 @@ class Reason(StrEnum):
     CLIENT = "client"
     ANONYMOUS = "anonymous"
     ASSURANCE = "assurance"
+    TICKET = "ticket"
     REVOKED = "revoked"
 
 
@@ -53,6 +54,7 @@ _SENTENCES = {
     Reason.CLIENT: "tokens of this OAuth client are not accepted",
     Reason.ANONYMOUS: "anonymous users are not accepted; sign in",
     Reason.ASSURANCE: "a stronger sign-in is needed: add a second factor",
+    Reason.TICKET: "a ticket opens one WebSocket or event stream within 30 s; get another",
     Reason.REVOKED: "the session was ended; sign in again",
 }
 

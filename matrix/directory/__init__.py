@@ -9,6 +9,7 @@ from matrix.directory.interfaces import (
     DirectoryUnavailable,
     IDirectory,
     ISessions,
+    ITickets,
     StaleRow,
     UnknownUser,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "EmbeddedPostgres",
     "IDirectory",
     "ISessions",
+    "ITickets",
     "MemoryDirectory",
     "PostgresDirectory",
     "StaleRow",

@@ -12,6 +12,7 @@ from zope.interface import implementer
 
 from matrix.directory._lives import STATE_EVENTS
 from matrix.directory._memory_sessions import MemorySessions
+from matrix.directory._memory_tickets import MemoryTickets
 from matrix.directory._rows import check_changes
 from matrix.directory._watchers import Watchers
 from matrix.directory.interfaces import (
@@ -21,7 +22,16 @@ from matrix.directory.interfaces import (
     UnknownUser,
     Watcher,
 )
-from matrix.model import AccessChange, Event, Machine, MachineState, User, UserId, UserState
+from matrix.model import (
+    AccessChange,
+    Event,
+    Machine,
+    MachineState,
+    Principal,
+    User,
+    UserId,
+    UserState,
+)
 from matrix.model import user_id as parse_user_id
 
 
@@ -44,6 +54,7 @@ class MemoryDirectory:
         self._events: list[Event] = []
         self._watchers: Watchers[UserId] = Watchers()
         self.sessions = MemorySessions(clock, self._reach, self._record)
+        self.tickets = MemoryTickets(clock, self._reach, self._may_enter)
         self._lost_at: float | None = None
         self.calls = 0
         """How many awaitable methods were called: what must stay still on the warm path."""
@@ -176,6 +187,11 @@ class MemoryDirectory:
     def stale_since(self) -> float | None:
         """See L{IDirectory.stale_since}."""
         return self._lost_at
+
+    def _may_enter(self, principal: Principal) -> bool:
+        user = self._users.get(principal.user_id)
+        active = user is None or user.state is UserState.ACTIVE
+        return active and not self.sessions.is_revoked(principal.session_id)
 
     def _write(self, machine: Machine) -> None:
         self._machines[machine.user_id] = machine

@@ -114,6 +114,11 @@ class MemorySessions:
             self._remembered.pop(session_id, None)
         return len(over)
 
+    def is_revoked(self, session_id: str) -> bool:
+        """Whether this session was revoked."""
+        session = self._sessions.get(session_id)
+        return session is not None and session.revoked_at is not None
+
     def watch(self, changed: AccessWatcher) -> None:
         """See L{ISessions.watch}."""
         self.watchers.add(changed)

@@ -6,7 +6,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from zope.interface import Attribute, Interface
 
-from matrix.model import AccessChange, Event, Machine, Session, User, UserId, UserState
+from matrix.model import (
+    AccessChange,
+    Event,
+    Machine,
+    Principal,
+    Session,
+    User,
+    UserId,
+    UserState,
+)
 
 Watcher = Callable[[UserId | None], None]
 """Told which user's row changed, or C{None} when any may have."""
@@ -94,9 +103,32 @@ class ISessions(Interface):
         """
 
 
+class ITickets(Interface):
+    """
+    What stands for a credential for a moment, known by digests alone.
+
+    What L{IDirectory} says of awaitables holds here too.
+    """
+
+    async def keep(digest: bytes, principal: Principal, life: float) -> None:
+        """
+        Note a new ticket; forget some old ones.
+
+        @param digest: of the ticket, 32 bytes.
+        @param life: seconds for which it is good.
+        """
+
+    async def take(digest: bytes) -> Principal | None:
+        """
+        Whose ticket this is, if it is good: nobody can take it again, through whichever
+        router. C{None} if it was taken, is too old or unknown, or if its user or its session
+        may not come in any more.
+        """
+
+
 class IDirectory(Interface):
     """
-    Users, machines, events and sessions.
+    Users, machines, events, sessions and tickets.
 
     Every method but L{watch} and L{stale_since} returns an awaitable and raises
     L{DirectoryUnavailable} while the database cannot be reached. Writes are one statement
@@ -105,6 +137,7 @@ class IDirectory(Interface):
     """
 
     sessions: ISessions = Attribute("Sign-ins, and which of them were revoked.")
+    tickets: ITickets = Attribute("What stands for a credential for a moment.")
 
     async def user(user_id: UserId) -> User | None:
         """The user, or C{None} if never seen."""

@@ -2,13 +2,14 @@
 
 from matrix.http._exchange import Exchange
 from matrix.http._factory import Render, ServerFactory, render_problem
+from matrix.http._fields import Fields
 from matrix.http._forwarded import TrustedProxies
 from matrix.http._heads import RequestHead
 from matrix.http._hold import Hold
 from matrix.http._limits import Limits
 from matrix.http._probe import probe
 from matrix.http._relay import Relay
-from matrix.http._rules import HeaderRules, has_trace
+from matrix.http._rules import HeaderRules, Rules, has_trace
 from matrix.http._server import ServerConnection
 from matrix.http._upstream import Backend, Counters, Keeper, Stream
 from matrix.http._websocket import (
@@ -32,6 +33,7 @@ __all__ = [
     "BodySink",
     "Counters",
     "Exchange",
+    "Fields",
     "Handler",
     "HeaderList",
     "HeaderRules",
@@ -42,6 +44,7 @@ __all__ = [
     "Render",
     "Request",
     "RequestHead",
+    "Rules",
     "ServerConnection",
     "ServerFactory",
     "Stream",

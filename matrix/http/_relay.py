@@ -14,7 +14,7 @@ from matrix.http._exchange import Exchange
 from matrix.http._fields import Fields
 from matrix.http._heads import ResponseHead
 from matrix.http._reader import END
-from matrix.http._rules import HeaderRules, trailers_to_client
+from matrix.http._rules import Rules, trailers_to_client
 from matrix.http._sse import EventSpotter
 from matrix.http._tunnel import Tunnel, check_upgrade
 from matrix.http._upstream import Backend, Upstream
@@ -50,16 +50,18 @@ class Relay:
         self,
         exchange: Exchange,
         backend: Backend,
-        rules: HeaderRules,
+        rules: Rules,
         extra: bytes,
         annotate: Callable[[Relay], bytes],
         unreachable: Callable[[Relay, Exception], None],
         passive: bool = False,
+        target: bytes | None = None,
     ) -> None:
         """
         @param extra: header lines for the machine that the door adds, each with CRLF.
         @param annotate: makes the header lines that the door adds to the answer.
         @param passive: whether this request does not count as use.
+        @param target: what the machine is asked for, if not what the client asked for.
         """
         self.exchange = exchange
         self._backend = backend
@@ -68,7 +70,7 @@ class Relay:
         self._unreachable = unreachable
         self._passive = passive
         self._complete = not exchange.request.fields.has_body
-        self._head = _request_head(exchange, rules, extra)
+        self._head = _request_head(exchange, rules, extra, target)
         backend.requests += 1
         if not passive:
             backend.used_at = backend.wheel.now
@@ -348,7 +350,7 @@ def _is_event_stream(fields: Fields) -> bool:
     return found
 
 
-def _request_head(exchange: Exchange, rules: HeaderRules, extra: bytes) -> bytes:
+def _request_head(exchange: Exchange, rules: Rules, extra: bytes, target: bytes | None) -> bytes:
     """The head that the machine sees."""
     request = exchange.request
     fields = request.fields
@@ -364,7 +366,7 @@ def _request_head(exchange: Exchange, rules: HeaderRules, extra: bytes) -> bytes
         (
             request.method,
             b" ",
-            request.target,
+            request.target if target is None else target,
             b" HTTP/1.1\r\n",
             rules.to_machine(fields),
             exchange.forwarded,

@@ -6,7 +6,8 @@ DESIGN, HTTP rules; hop-by-hop fields after RFC 9110 section 7.6.1.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from matrix.http._fields import FieldLine, Fields
 
@@ -57,6 +58,16 @@ _NOT_IN_TRAILERS_PREFIXES = _NOT_TO_MACHINE_PREFIXES + _NOT_TO_CLIENT_PREFIXES
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
+class Rules(Protocol):
+    """What a relay asks about header blocks."""
+
+    def to_machine(self, fields: Fields) -> bytes:
+        """The lines that go on to the machine, each with CRLF."""
+
+    def to_client(self, fields: Fields) -> bytes:
+        """The lines that go back to the client, each with CRLF."""
+
+
 class HeaderRules:
     """
     The rules of one door.
@@ -67,15 +78,15 @@ class HeaderRules:
 
     def __init__(
         self,
-        strip_cookies: Callable[[bytes], bytes | None],
+        strip: Mapping[bytes, Callable[[bytes], bytes | None]],
         allow_set_cookie: Callable[[bytes], bool],
     ) -> None:
         """
-        @param strip_cookies: a C{Cookie} value without the door's own cookies, C{None} if
-            none remain.
+        @param strip: by the name of a request's field, what makes its value one without the
+            door's own secrets, C{None} if nothing remains.
         @param allow_set_cookie: whether a machine may set this C{Set-Cookie} value.
         """
-        self._strip_cookies = strip_cookies
+        self._strip = strip
         self._allow_set_cookie = allow_set_cookie
 
     def to_machine(self, fields: Fields) -> bytes:
@@ -94,10 +105,11 @@ class HeaderRules:
                 name, fields.connection, _NOT_TO_MACHINE, _NOT_TO_MACHINE_PREFIXES
             ):
                 continue
-            if name == b"cookie":
-                kept = self._strip_cookies(value)
+            strip = self._strip.get(name.replace(b"_", b"-"))  # see _dropped
+            if strip is not None:
+                kept = strip(value)
                 if kept is not None:
-                    out.append(b"Cookie: " + kept)
+                    out.append(line if kept is value else line.partition(b":")[0] + b": " + kept)
             elif name not in (b"traceparent", b"tracestate") or traced:
                 out.append(line)
         if fields.te_trailers:

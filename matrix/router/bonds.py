@@ -18,7 +18,7 @@ from matrix.http import UNAUTHORIZED, Stream
 from matrix.metrics import Registry, series
 from matrix.model import Principal
 from matrix.net import IWheel
-from matrix.router.bearings import bearings
+from matrix.router.bearings import taken
 
 LOOK_INTERVAL = 30.0
 """Seconds, at most, between two looks at a bond. Tokens expire by the calendar, which may be set
@@ -151,7 +151,7 @@ class Bonds:
         if bond is None:
             bond = self._bonds[principal.session_id] = Bond(principal.session_id, self._look)
         bond.streams.add(stream)
-        credential = bearings(stream.exchange.request).credential
+        credential = taken(stream.exchange.request).ambient
         bond.own = bond.own or (credential is not None and credential.source is Source.SESSION)
         # Of a token that was accepted although it had just expired, the grace begins now.
         bond.extend(max(principal.expires_at, self._now()))

@@ -13,14 +13,16 @@ from twisted.internet.threads import deferToThreadPool
 
 from matrix.auth import (
     Failures,
+    Origins,
+    Places,
     TokenGate,
-    allows_set_cookie,
-    without_session_cookies,
+    supabase_cookie_name,
 )
-from matrix.http import Exchange, HeaderRules, Hold, ServerFactory, TrustedProxies
+from matrix.http import Exchange, Hold, ServerFactory, TrustedProxies
 from matrix.metrics import series
 from matrix.router.accessline import format_combined, format_record
 from matrix.router.accesslog import AccessLog, NoAccessLog, Output, open_access_log
+from matrix.router.bearings import Compass
 from matrix.router.engine import Engine, Machinery
 from matrix.router.entrance import Entrance
 from matrix.router.errorpages import render_for
@@ -28,10 +30,13 @@ from matrix.router.front import Bounds, Front
 from matrix.router.ledger import Ledger
 from matrix.router.own import OwnPaths
 from matrix.router.pages import Pages
+from matrix.router.passes import Passes
 from matrix.router.supplies import Supplies
 from matrix.router.tenure import Tenure
+from matrix.router.tickets import Tickets
 from matrix.router.trust import Trust
 from matrix.router.validate import Validator
+from matrix.settings import Settings
 
 GRACE = 5.0
 """Seconds that open answers get when the router stops. Machines and PostgreSQL end after them,
@@ -126,31 +131,27 @@ class Door:
     ) -> ServerFactory:
         engine, settings = self._engine, self._engine.settings
         pages = Pages(embedded=supplies.sign_ins is not None)
-        rules = HeaderRules(without_session_cookies, allows_set_cookie)
+        compass = compass_for(settings, supplies.issuer)
+        tickets = Tickets(live.directory.tickets)
         own = OwnPaths(engine.reactor, engine.routes, live.waker, self._missing, supplies.sign_ins)
         failures = Failures(settings.auth_failures, engine.reactor.seconds)
         engine.registry.watch(series.AUTH_LIMITED, failures.limited)
-        validator = Validator(gate, engine.registry, failures)
+        validator = Validator(gate, engine.registry, failures, compass, tickets)
         validator.check = tenure.check
         front = Front(
             engine.reactor,
             validator,
             engine.routes,
             live.waker,
-            rules,
+            compass,
             own,
             pages,
             live.directory,
             engine.registry,
-            Bounds(
-                settings.wake_timeout,
-                settings.navigation_hold,
-                settings.stale_max,
-                settings.max_user_requests,
-                settings.max_user_waiting,
-            ),
+            bounds_from(settings),
         )
         own.identify = validator.principal
+        Passes(validator.principal, tickets, compass.origins).register(own.add)
         self._ledger = ledger = Ledger(engine.registry, self._log, engine.wheel)
         hold = Hold(settings.max_held_bytes)
         engine.registry.watch(series.HELD_BYTES, lambda: hold.bytes)
@@ -158,7 +159,7 @@ class Door:
             front,
             engine.wheel,
             engine.limits,
-            render_for(pages, engine.registry),
+            render_for(pages, engine.registry, compass.origins),
             ledger.finished,
             hold,
             TrustedProxies(settings.trusted_networks),
@@ -206,3 +207,25 @@ class Door:
         if self._ledger is not None:
             self._ledger.settle()
         await self._log.stop()
+
+
+def compass_for(settings: Settings, issuer: str) -> Compass:
+    """
+    Where credentials may be, and which pages may use them, as configured.
+
+    @param issuer: after whose host Supabase's cookie is named unless the operator names it.
+    """
+    cookie = settings.supabase_cookie or supabase_cookie_name(issuer)
+    places = Places(None if cookie == "off" else cookie.encode(), settings.query_token)
+    return Compass(places, Origins(settings.accepted_origins))
+
+
+def bounds_from(settings: Settings) -> Bounds:
+    """How long and how much requests may wait and run, as configured."""
+    return Bounds(
+        settings.wake_timeout,
+        settings.navigation_hold,
+        settings.stale_max,
+        settings.max_user_requests,
+        settings.max_user_waiting,
+    )

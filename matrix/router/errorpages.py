@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from matrix.auth import Origins
 from matrix.errors import MatrixError
 from matrix.http import Answer, Exchange, Render, error_headers, problem
 from matrix.metrics import Registry, series
+from matrix.router.cors import cors_headers
 from matrix.router.pages import Pages
 
 
-def render_for(pages: Pages, registry: Registry) -> Render:
+def render_for(pages: Pages, registry: Registry, origins: Origins) -> Render:
     """The renderer of a listener; each error it shows is counted by its rule."""
 
     def render(error: MatrixError, exchange: Exchange) -> Answer:
         registry.counter(series.REFUSED, error.slug, error.reason or "").value += 1
-        if not exchange.request.is_navigation:
-            return problem(error, exchange.request_id)
-        instance = exchange.request.target.decode("ascii")
+        request = exchange.request
+        if not request.is_navigation:
+            status, fields, content = problem(error, exchange.request_id)
+            return status, [*fields, *cors_headers(request, origins)], content
+        instance = request.target.decode("ascii")
         headers, body = pages.error(error, exchange.request_id, instance)
         return error.status, [*headers, *error_headers(error)], body
 

@@ -9,7 +9,7 @@ from time import perf_counter
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 
-from matrix.auth import Credential
+from matrix.auth import Credential, harmless_protocol
 from matrix.directory import DirectoryUnavailable, IDirectory
 from matrix.errors import (
     BadGateway,
@@ -21,15 +21,15 @@ from matrix.errors import (
 from matrix.http import (
     TRY_AGAIN_LATER,
     Exchange,
-    HeaderRules,
     Relay,
     accept_key,
     close_frame,
 )
 from matrix.metrics import Registry, series
 from matrix.model import Principal
-from matrix.router.bearings import bearings
+from matrix.router.bearings import Bearings, Compass, taken
 from matrix.router.closing import WebSocketGoodbye
+from matrix.router.cors import is_preflight, preflight
 from matrix.router.pages import Pages
 from matrix.router.routes import Route, RouteTable
 from matrix.router.story import Story
@@ -73,7 +73,7 @@ class Front:
         validator: Validator,
         routes: RouteTable,
         waker: Waker,
-        rules: HeaderRules,
+        compass: Compass,
         own: Callable[[Exchange], None],
         pages: Pages,
         directory: IDirectory,
@@ -90,7 +90,9 @@ class Front:
         self._routes = routes
         self._route = routes.get
         self._waker = waker
-        self._rules = rules
+        self._origins = compass.origins
+        self._places = compass.places
+        self._query_token = compass.places.query_token
         self._own = own
         self._pages = pages
         self._directory = directory
@@ -103,6 +105,9 @@ class Front:
         """Steps 3 to 7 of the way; everything of a warm request happens before this returns."""
         story = exchange.story = Story()
         request = exchange.request
+        if request.method == b"OPTIONS" and is_preflight(request):
+            exchange.respond(204, preflight(request, self._origins))
+            return
         if request.target.startswith(OWN):
             self._own(exchange)
             return
@@ -155,7 +160,7 @@ class Front:
 
     async def _awake(self, exchange: Exchange, principal: Principal) -> Route | None:
         """The route once the machine is awake; C{None} if the waking page was shown instead."""
-        if bearings(exchange.request).passive:
+        if taken(exchange.request).passive:
             raise Unavailable("A prefetch wakes no machine.", reason="prefetch")
         request, story = exchange.request, exchange.story
         known = self._routes.get(principal.user_id)
@@ -217,6 +222,9 @@ class Front:
             b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %b\r\n"
             % accept_key(key)
         )
+        chosen = harmless_protocol(exchange.request.get(b"sec-websocket-protocol") or b"")
+        if chosen is not None:  # browsers fail a connection without, and show no reason then
+            block += b"Sec-WebSocket-Protocol: %b\r\n" % chosen
         exchange.close_reason = error.reason or error.slug
         goodbye = close_frame(TRY_AGAIN_LATER, error.detail)
         exchange.upgrade_block(block, WebSocketGoodbye(self._clock, goodbye))
@@ -232,18 +240,23 @@ class Front:
             raise _too_many("in-flight", self._bounds.max_requests, "are under way")
         story: Story = exchange.story
         story.routed(route, backend, retried, exchange.request_id, perf_counter())
-        known = bearings(exchange.request)
+        request = exchange.request
+        known: Bearings = request.fields.notes[Bearings]  # the validator took them
+        target = request.target
+        if b"matrix_ticket=" in target or (self._query_token and b"access_token=" in target):
+            target = self._places.without_query(target)
         extra = route.identity + story.id_line
         if not known.traced:
             extra += new_trace()
         Relay(
             exchange,
             backend,
-            self._rules,
+            known.rules,
             extra,
             self._annotate,
             self._unreachable,
             known.passive,
+            target,
         ).start()
 
     def _unreachable(self, relay: Relay, error: Exception) -> None:

@@ -76,6 +76,8 @@ class OwnPaths:
         self._ready = ready
         self._sign_ins = sign_ins
         self._api = api = Api()
+        self.add = api.add
+        """Lets another answer on a path below C{/-/}."""
         api.add("GET", "/-/healthz", self._healthz)
         api.add("GET", "/-/readyz", self._readyz)
         api.add("GET", "/-/signin", self._sign_in)

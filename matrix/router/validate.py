@@ -4,25 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from matrix.auth import Credential, Failures, IGate, Reason, Source, check_origin, refusal
+from matrix.auth import Credential, Failures, IGate, Reason, Source, refusal
 from matrix.errors import TooManyRequests, Unauthorized
 from matrix.http import Exchange, RequestHead
 from matrix.metrics import Registry, series
 from matrix.model import Principal
-from matrix.router.bearings import bearings
+from matrix.router.bearings import Compass
+from matrix.router.tickets import Tickets, is_ticket
 
 
 class Validator:
     """Turns what a request shows of its sender into a principal, or a refusal."""
 
-    def __init__(self, gate: IGate, registry: Registry, failures: Failures) -> None:
+    def __init__(
+        self,
+        gate: IGate,
+        registry: Registry,
+        failures: Failures,
+        compass: Compass,
+        tickets: Tickets,
+    ) -> None:
         """
         @param failures: whose tokens were refused so often that they are not looked at.
+        @param compass: where credentials may be, and which pages may use them.
         """
+        self._bearings = compass.bearings
+        self._places = compass.places
+        self._origins = compass.origins
         self._verifiers: dict[Source, Callable[[bytes], Awaitable[Principal]]] = dict.fromkeys(
             Source, gate.verify
         )
         """Who can tell whom a credential speaks for, by where it was found."""
+        self._verifiers[Source.TICKET] = tickets.redeem
         self._registry = registry
         self._failures = failures
         self.check: Callable[[Principal], None] = _anybody
@@ -38,19 +51,27 @@ class Validator:
         @raise Forbidden: a page of another origin sent the user's cookie.
         @raise Unauthorized: there is none.
         """
-        known = bearings(request)
-        credential = known.credential
+        credential = self._bearings(request).given
+        if credential is None:
+            credential = self._in_query(request) or self._ambient(request)
+        return credential
+
+    def _in_query(self, request: RequestHead) -> Credential | None:
+        credential = self._places.in_query(request.target)
+        if credential is None or credential.source is not Source.TICKET:
+            return credential
+        stream = request.wants_websocket or b"text/event-stream" in (request.get(b"accept") or b"")
+        if not stream or not is_ticket(credential.token):
+            raise self._refused(refusal(Reason.TICKET))
+        return credential
+
+    def _ambient(self, request: RequestHead) -> Credential:
+        credential = self._bearings(request).ambient
         if credential is None:
             raise self._refused(refusal(Reason.MISSING))
-        if known.ambient:
-            fields = request.fields
-            check_origin(
-                credential,
-                request.method,
-                request.get(b"origin"),
-                fields.host,
-                fields.upgrade is not None,
-            )
+        fields = request.fields
+        upgrade = fields.upgrade is not None
+        self._origins.check(request.method, request.get(b"origin"), fields.host, upgrade)
         return credential
 
     async def principal(self, exchange: Exchange) -> Principal:

@@ -35,7 +35,7 @@ class Proxy:
             self._relay, self.wheel, self.limits, finished=self.over.append
         )
         self.port = 0
-        self._rules = HeaderRules(lambda cookies: cookies, lambda cookie: True)
+        self._rules = HeaderRules({}, lambda cookie: True)
         self._ports: list[IListeningPort] = []
 
     async def listen(self, tls: ssl.SSLContext | None = None, **options: Any) -> None:

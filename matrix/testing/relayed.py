@@ -31,7 +31,7 @@ class Relayed(Served):
         self.backend = Backend(self.endpoint, self.wheel, self.limits, self.counters, IDLE_TIME)
         self.relays: list[Relay] = []
         self.unreachable: list[Exception] = []
-        self._rules = HeaderRules(lambda cookies: cookies, lambda cookie: True)
+        self._rules = HeaderRules({}, lambda cookie: True)
         self._passive = passive
 
     def relay(self, exchange: Exchange) -> None:

@@ -31,6 +31,7 @@ class RefusalTests(SynchronousTestCase):
                 "client",
                 "anonymous",
                 "assurance",
+                "ticket",
                 "revoked",
             ],
         )

@@ -10,7 +10,7 @@ from twisted.trial.unittest import TestCase
 
 from matrix.directory import DirectoryUnavailable, MemoryDirectory
 from matrix.model import AccessChange, User, UserId, UserState
-from matrix.testing import directory_suite, sessions_suite
+from matrix.testing import directory_suite, sessions_suite, tickets_suite
 
 
 class MemoryCase(directory_suite.DirectoryCase, TestCase):
@@ -110,3 +110,19 @@ class MemorySessionsTests(sessions_suite.SessionsContract, MemoryCase):
         self.memory.recover()
         self.assertEqual(heard, [None])
         self.assertEqual(await self.row(session.user_id, session.id), session)
+
+
+class MemoryTicketsTests(tickets_suite.TicketsContract, MemoryCase):
+    """Every test of the tickets' contract, without a reactor's turn."""
+
+    async def let_pass(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    async def count(self) -> int:
+        return len(self.memory.tickets._tickets)
+
+    async def test_an_outage(self) -> None:
+        digest = await self.kept(self.somebody())
+        self.memory.lose()
+        await self.raises(DirectoryUnavailable, self.tickets.keep(digest, self.somebody(), 1.0))
+        await self.raises(DirectoryUnavailable, self.tickets.take(digest))

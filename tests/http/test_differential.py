@@ -283,7 +283,7 @@ def sent_to_machine(data: bytes) -> tuple[bytes, bytes]:
     wheel = Wheel(clock)
     endpoint = FakeEndpoint()
     backend = Backend(endpoint, wheel, LIMITS, Counters(), 30)
-    rules = HeaderRules(lambda value: value, lambda value: True)
+    rules = HeaderRules({}, lambda value: True)
 
     def handle(exchange: object) -> None:
         extra = b"X-Matrix-User: u\r\nAuthorization: Bearer daemon\r\n"

@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from matrix.auth import SESSION_COOKIE, allows_set_cookie, without_session_cookies
+from matrix.auth import SESSION_COOKIE, Places
 from matrix.http import HeaderRules, Limits, has_trace
 from matrix.http._fields import Fields, parse_fields, parse_lines
 from matrix.http._rules import trailers_to_client
@@ -52,7 +52,8 @@ ALWAYS_TO_CLIENT = words(
 
 
 def rules() -> HeaderRules:
-    return HeaderRules(without_session_cookies, allows_set_cookie)
+    places = Places()
+    return HeaderRules(places.strip, places.allows_set_cookie)
 
 
 def fields(*lines: str) -> Fields:

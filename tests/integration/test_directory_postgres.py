@@ -11,7 +11,7 @@ from twisted.trial.unittest import TestCase
 
 from matrix.directory import open_directory
 from matrix.model import User, UserId
-from matrix.testing import directory_suite, postgres, sessions_suite
+from matrix.testing import directory_suite, postgres, sessions_suite, tickets_suite
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -72,3 +72,13 @@ class PostgresSessionsTests(sessions_suite.SessionsContract, ContractCase):
         columns = ("seen_at", "expires_at", "revoked_at", "revoked_until")
         earlier = ", ".join(f"{column} = {column} - interval '{seconds} s'" for column in columns)
         self.sql(f"UPDATE sessions SET {earlier} WHERE expires_at < '9000-01-01'")
+
+
+class PostgresTicketsTests(tickets_suite.TicketsContract, ContractCase):
+    """Every test of the tickets' contract."""
+
+    async def let_pass(self, seconds: float) -> None:
+        self.sql(f"UPDATE tickets SET expires_at = expires_at - interval '{seconds} s'")
+
+    async def count(self) -> int:
+        return len(self.sql("SELECT digest FROM tickets"))

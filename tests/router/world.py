@@ -16,15 +16,16 @@ from matrix.auth import (
     Failures,
     MachineSecrets,
     MemoryGate,
-    allows_set_cookie,
-    without_session_cookies,
+    Origins,
+    Places,
 )
 from matrix.directory import MemoryDirectory
-from matrix.http import Backend, Counters, HeaderRules, Limits, ServerFactory
+from matrix.http import Backend, Counters, Limits, ServerFactory
 from matrix.machines import MemoryFleet, MemoryProvider
 from matrix.metrics import Registry
 from matrix.model import Address, Machine, MachineState, Principal, User, UserId
 from matrix.net import Presence, Wheel
+from matrix.router.bearings import Compass
 from matrix.router.bonds import Bonds, Sources
 from matrix.router.errorpages import render_for
 from matrix.router.fleet import Fleet
@@ -33,9 +34,11 @@ from matrix.router.idle import Idle
 from matrix.router.ledger import Ledger
 from matrix.router.own import OwnPaths, SignInLinks
 from matrix.router.pages import Pages
+from matrix.router.passes import Passes
 from matrix.router.rights import Rights
 from matrix.router.routes import Route, RouteTable
 from matrix.router.sightings import Sightings
+from matrix.router.tickets import Tickets
 from matrix.router.validate import Validator
 from matrix.router.wake import Waker
 
@@ -52,6 +55,8 @@ FAILURES = 30
 
 GRACE = 60.0
 """Seconds that a stream outlives its token."""
+COOKIE = "sb-door-auth-token"
+LISTED = "https://app.example"
 CODE = "the-code-of-a-sign-in-link"
 
 _HEAD = re.compile(rb"HTTP/1\.1 (\d{3})[^\r]*\r\n(.*?)\r\n\r\n", re.DOTALL)
@@ -310,14 +315,17 @@ class World:
         links = SignInLinks(lambda name: f"{name}-token", 43200.0, {CODE: "alice"})
         self.own = OwnPaths(self.clock, self.routes, self.waker, lambda: self.missing, links)
         self.failures = Failures(FAILURES, self.clock.seconds)
-        self.validator = Validator(self.gate, self.registry, self.failures)
+        places = Places(COOKIE.encode(), query_token=True)
+        self.compass = compass = Compass(places, Origins([LISTED.encode()]))
+        tickets = Tickets(self.directory.tickets)
+        self.validator = Validator(self.gate, self.registry, self.failures, compass, tickets)
         self.validator.check = self.rights.check
         self.front = Front(
             self.clock,
             self.validator,
             self.routes,
             self.waker,
-            HeaderRules(without_session_cookies, allows_set_cookie),
+            compass,
             self.own,
             pages,
             self.directory,  # type: ignore[arg-type]
@@ -325,12 +333,13 @@ class World:
             bounds,
         )
         self.own.identify = self.validator.principal
+        Passes(self.validator.principal, tickets, compass.origins).register(self.own.add)
         self.log.ledger = ledger = Ledger(self.registry, self.log, self.wheel)
         self.factory = ServerFactory(
             self.front,
             self.wheel,
             self.limits,
-            render_for(pages, self.registry),
+            render_for(pages, self.registry, compass.origins),
             ledger.finished,
         )
         self.idle = Idle(self.wheel, self.routes, self.directory, timeout=10.0)  # type: ignore[arg-type]
