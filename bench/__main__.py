@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import report
+from bench.auth import check_tokens
 from bench.core import compare
 from bench.measure import Effort
 from bench.peers import PEERS
@@ -50,6 +51,9 @@ def parser() -> argparse.ArgumentParser:
         "--core", action="store_true", help="only count instructions of the core, and compare"
     )
     options.add_argument(
+        "--auth", action="store_true", help="only time checks of tokens, and hold them to the bars"
+    )
+    options.add_argument(
         "--save", action="store_true", help="with --core: keep the count as the one to compare to"
     )
     return options
@@ -64,6 +68,8 @@ def main(arguments: Sequence[str]) -> int:
     chosen = parser().parse_args(arguments)
     if chosen.core:
         return compare(save=chosen.save)
+    if chosen.auth:
+        return check_tokens()
     scenarios, peers = _selection(chosen.only)
     effort = QUICK if chosen.quick else Effort(chosen.seconds, chosen.size * 2**20)
     rounds = 1 if chosen.quick else chosen.rounds
