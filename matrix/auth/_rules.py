@@ -185,13 +185,17 @@ def _check_purpose(claims: Claims, policy: Policy) -> None:
         raise refusal(Reason.ROLE)
 
 
+def _is_one_of(value: object, accepted: frozenset[str]) -> bool:
+    return isinstance(value, str) and value in accepted
+
+
 def _check_kind(claims: Claims, policy: Policy) -> None:
     client = claims.get("client_id")
-    if client and not (isinstance(client, str) and client in policy.clients):
+    if client and not _is_one_of(client, policy.clients):
         raise refusal(Reason.CLIENT)
     if claims.get("is_anonymous") and not policy.anonymous:
         raise refusal(Reason.ANONYMOUS)
-    if policy.second_factor and claims.get("aal") not in _STRONG:
+    if policy.second_factor and not _is_one_of(claims.get("aal"), _STRONG):
         raise refusal(Reason.ASSURANCE)
 
 

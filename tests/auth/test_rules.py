@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib  # trial takes a module's "suppress" for its own
 import json
 import shutil
 import tempfile
@@ -20,7 +21,7 @@ from matrix.auth._rules import MAX_TOKEN, check_signature, judge, take_apart
 from matrix.errors import Unauthorized
 from matrix.model import Principal
 from matrix.testing._issuer_keys import create_key
-from matrix.testing.issuer import LocalIssuer
+from matrix.testing.issuer import ISSUER, LocalIssuer
 
 NOW = 1_800_000_000.0
 OTHER_UUID = "6f1f2f0a-8f5e-4c2c-9d2c-0a6b6d3f1e11"
@@ -183,6 +184,29 @@ class ClaimTests(RulesCase):
             self.assertEqual(self.reason(opaque), "malformed")
 
 
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+class OddClaimTests(RulesCase):
+    STRICT = Policy(issuer=ISSUER, second_factor=True, clients=frozenset({OTHER_UUID}))
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.data())
+    def test_whatever_a_claim_is_a_refusal_is_a_refusal(self, data: st.DataObject) -> None:
+        """A signed token is no reason to trust its types: hooks may write what they like."""
+        claims = self.issuer.claims("alice") | {"aal": "aal2", "client_id": OTHER_UUID}
+        judge(claims, self.STRICT, NOW)
+        names = st.sampled_from([*claims, "nbf"])
+        for name in data.draw(st.lists(names, min_size=1, max_size=3)):
+            claims[name] = data.draw(_JSON)
+        with contextlib.suppress(Unauthorized):
+            judge(claims, self.STRICT, NOW)
+
+
 class PolicyTests(RulesCase):
     def test_audience_and_role_are_settings(self) -> None:
         policy = Policy(issuer="https://me", audience="mine", role="member")
@@ -324,51 +348,6 @@ class FormTests(RulesCase):
         token = self.issuer.mint("alice", user_metadata={"note": room * 2})
         self.assertGreater(len(token), MAX_TOKEN)
         self.assertEqual(self.reason(token), "malformed")
-
-
-class MutationTests(RulesCase):
-    """No change of a valid token leaves it valid."""
-
-    def test_each_byte_in_turn(self) -> None:
-        token = self.issuer.mint("alice").encode()
-        for place in range(len(token)):
-            for bit in (1, 2, 0x20):
-                changed = bytearray(token)
-                changed[place] ^= bit
-                self.assert_refused(bytes(changed), token)
-
-    def test_every_spelling_of_the_last_byte(self) -> None:
-        """Its spare bits must not make several tokens of one."""
-        token = self.issuer.mint("alice").encode()
-        accepted = [byte for byte in range(256) if self.accepts(token[:-1] + bytes([byte]))]
-        self.assertEqual(accepted, [token[-1]])
-
-    @settings(max_examples=150, deadline=None)
-    @given(st.data())
-    def test_cuts_insertions_and_swaps(self, data: st.DataObject) -> None:
-        token = self.issuer.mint("alice").encode()
-        start = data.draw(st.integers(0, len(token)))
-        end = data.draw(st.integers(start, min(len(token), start + 40)))
-        instead = data.draw(st.binary(max_size=40))
-        self.assert_refused(token[:start] + instead + token[end:], token)
-
-    @settings(max_examples=50, deadline=None)
-    @given(st.binary(max_size=300))
-    def test_noise(self, noise: bytes) -> None:
-        self.assert_refused(noise, b"")
-
-    def accepts(self, token: bytes) -> bool:
-        try:
-            signed = take_apart(token)
-            key = self.keys()[signed.kid]
-            judge(check_signature(signed, key), self.policy, NOW)
-        except (Unauthorized, KeyError):
-            return False
-        return True
-
-    def assert_refused(self, token: bytes, original: bytes) -> None:
-        if token != original:
-            self.assertFalse(self.accepts(token), token)
 
 
 class SecrecyTests(RulesCase):

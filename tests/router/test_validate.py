@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from ipaddress import ip_network
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from matrix.auth import MemoryGate, Reason, refusal
 from matrix.http import TrustedProxies
 from matrix.metrics import series
 from tests.router.world import FAILURES, Client, Transport, World
@@ -21,6 +23,28 @@ class From(Transport):
 
     def getPeer(self) -> tuple[str, int]:
         return (self._address, 4712)
+
+
+class ReasonTests(SynchronousTestCase):
+    """Each refusal's code is the same word wherever it shows."""
+
+    def test_header_body_and_metric_agree(self) -> None:
+        for reason in set(Reason) - {Reason.MISSING}:
+
+            async def refuse(_gate: MemoryGate, _token: bytes, reason: Reason = reason) -> Any:
+                raise refusal(reason)
+
+            self.patch(MemoryGate, "verify", refuse)
+            world = World()
+            client = world.ask(token="any")
+            problem = json.loads(client.body)
+            self.assertEqual((client.status, problem["status"]), (401, 401))
+            self.assertEqual(problem["reason"], reason.value)
+            said = f'error="invalid_token", error_description="{reason.value}: '
+            self.assertIn(said, client.headers["www-authenticate"])
+            text = world.registry.render()[1].decode()
+            self.assertIn(f'matrix_auth_total{{result="{reason.value}"}} 1.0', text)
+            self.assertEqual(world.provider_twin.calls, [], "a wake for nobody")
 
 
 class FailureLimitTests(SynchronousTestCase):
