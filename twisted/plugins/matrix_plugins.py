@@ -16,4 +16,11 @@ matrix_daemon = ServiceMaker(
     "matrix-daemon",
 )
 
-__all__ = ["matrix", "matrix_daemon"]
+matrix_fly = ServiceMaker(
+    "Matrix's Fly emulator",
+    "matrix.testing.fly.tap",
+    "Stands in for Fly's Machines API on loopback, with local processes for machines.",
+    "matrix-fly",
+)
+
+__all__ = ["matrix", "matrix_daemon", "matrix_fly"]
