@@ -139,6 +139,23 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
+class SignIn:
+    """One row of C{sign_ins}: a browser's sign-in whose tokens the routers keep and refresh."""
+
+    id: str
+    """The canonical text of a UUID that says nothing."""
+    session_id: str
+    """The C{session_id} of its tokens."""
+    user_id: UserId
+    sealed: bytes = field(repr=False)
+    """The tokens. What opens them is in the browser's cookie and nowhere else."""
+    ends_at: float
+    """Unix time, seconds: when it ends, whatever its tokens say."""
+    generation: int = 1
+    """Counts how often the tokens were replaced."""
+
+
+@dataclass(frozen=True, slots=True)
 class AccessChange:
     """What changed in who may come in: a user's state, or that a session was revoked."""
 

@@ -58,6 +58,7 @@ EXPORTS = {
         "EmbeddedPostgres",
         "IDirectory",
         "ISessions",
+        "ISignIns",
         "ITickets",
         "MemoryDirectory",
         "PostgresDirectory",

@@ -12,6 +12,7 @@ from zope.interface import implementer
 
 from matrix.directory._lives import STATE_EVENTS
 from matrix.directory._memory_sessions import MemorySessions
+from matrix.directory._memory_sign_ins import MemorySignIns
 from matrix.directory._memory_tickets import MemoryTickets
 from matrix.directory._rows import check_changes
 from matrix.directory._watchers import Watchers
@@ -54,6 +55,8 @@ class MemoryDirectory:
         self._events: list[Event] = []
         self._watchers: Watchers[UserId] = Watchers()
         self.sessions = MemorySessions(clock, self._reach, self._record)
+        self.sign_ins = MemorySignIns(clock, self._reach)
+        self.sessions.watchers.add(self.sign_ins.changed)
         self.tickets = MemoryTickets(clock, self._reach, self._may_enter)
         self._lost_at: float | None = None
         self.calls = 0

@@ -15,6 +15,7 @@ from matrix.directory._lives import STATE_EVENTS
 from matrix.directory._pool import Pool
 from matrix.directory._rows import Row, check_changes, to_column, to_event, to_machine, to_user
 from matrix.directory._sessions import PostgresSessions
+from matrix.directory._sign_ins import PostgresSignIns
 from matrix.directory._tickets import PostgresTickets
 from matrix.directory._watchers import Watchers
 from matrix.directory.interfaces import IDirectory, StaleRow, UnknownUser, Watcher
@@ -24,7 +25,7 @@ from matrix.model import user_id as parse_user_id
 
 @implementer(IDirectory)
 class PostgresDirectory:
-    """Users, machines, events, sessions and tickets in PostgreSQL. Made by L{open_directory}."""
+    """What PostgreSQL keeps for all routers. Made by L{open_directory}."""
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class PostgresDirectory:
         self._listener = listener
         self._watchers = watchers
         self.sessions = sessions
+        self.sign_ins = PostgresSignIns(pool)
         self.tickets = PostgresTickets(pool)
 
     async def close(self) -> None:

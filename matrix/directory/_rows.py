@@ -16,6 +16,7 @@ from matrix.model import (
     Machine,
     MachineState,
     Session,
+    SignIn,
     User,
     UserId,
     UserState,
@@ -35,6 +36,7 @@ SESSION_COLUMNS = (
     "revoked_at",
     "revoke_cause",
 )
+SIGN_IN_COLUMNS = ("id", "session_id", "user_id", "sealed", "ends_at", "generation")
 
 
 def _text(value: object) -> bool:
@@ -119,6 +121,12 @@ def to_session(row: Row) -> Session:
         revoked_at=_utc(revoked_at),
         revoke_cause=cause,
     )
+
+
+def to_sign_in(row: Row) -> SignIn:
+    """A sign-in from its L{SIGN_IN_COLUMNS}."""
+    id, session_id, owner, sealed, ends_at, generation = row
+    return SignIn(id, session_id, UserId(owner), bytes(sealed), ends_at.timestamp(), generation)
 
 
 def to_access_change(payload: str) -> AccessChange | None:

@@ -12,6 +12,7 @@ from matrix.model import (
     Machine,
     Principal,
     Session,
+    SignIn,
     User,
     UserId,
     UserState,
@@ -103,6 +104,53 @@ class ISessions(Interface):
         """
 
 
+class ISignIns(Interface):
+    """
+    Browsers' sign-ins whose tokens the routers keep, sealed, and refresh in turns.
+
+    What L{IDirectory} says of awaitables holds here too. When a session is revoked
+    (L{ISessions}), and when a user is deleted, their sign-ins are gone.
+    """
+
+    async def add(sign_in: SignIn) -> None:
+        """Keep a new sign-in."""
+
+    async def find(sign_in_id: str) -> SignIn | None:
+        """The sign-in, or C{None} if there is none of this id, or it has ended."""
+
+    async def claim(sign_in: SignIn, owner: str, seconds: float) -> bool:
+        """
+        Be the one who replaces its tokens, unless somebody else is, or has since it was read.
+        For the same owner it may be claimed again.
+
+        @param seconds: after which another may.
+        """
+
+    async def replace(sign_in: SignIn, sealed: bytes) -> SignIn | None:
+        """
+        Keep new tokens instead, whoever claimed it: the result has the next generation, and is
+        nobody's claim. C{None}, and nothing is changed, if it was replaced since it was read,
+        or is gone.
+        """
+
+    async def release(sign_in: SignIn, owner: str) -> None:
+        """Let others have the claim now; nothing happens if it is not this owner's."""
+
+    async def remove(sign_in_id: str) -> bool:
+        """
+        Forget a sign-in.
+
+        @return: whether there was one.
+        """
+
+    async def purge() -> int:
+        """
+        Forget those that have ended.
+
+        @return: how many they were.
+        """
+
+
 class ITickets(Interface):
     """
     What stands for a credential for a moment, known by digests alone.
@@ -128,7 +176,7 @@ class ITickets(Interface):
 
 class IDirectory(Interface):
     """
-    Users, machines, events, sessions and tickets.
+    Users, machines, events, sessions, sign-ins and tickets.
 
     Every method but L{watch} and L{stale_since} returns an awaitable and raises
     L{DirectoryUnavailable} while the database cannot be reached. Writes are one statement
@@ -137,6 +185,7 @@ class IDirectory(Interface):
     """
 
     sessions: ISessions = Attribute("Sign-ins, and which of them were revoked.")
+    sign_ins: ISignIns = Attribute("The tokens of those that routers look after for browsers.")
     tickets: ITickets = Attribute("What stands for a credential for a moment.")
 
     async def user(user_id: UserId) -> User | None:

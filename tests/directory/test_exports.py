@@ -18,6 +18,7 @@ class ExportTests(SynchronousTestCase):
                 "EmbeddedPostgres",
                 "IDirectory",
                 "ISessions",
+                "ISignIns",
                 "ITickets",
                 "MemoryDirectory",
                 "PostgresDirectory",

@@ -10,7 +10,7 @@ from twisted.trial.unittest import TestCase
 
 from matrix.directory import DirectoryUnavailable, MemoryDirectory
 from matrix.model import AccessChange, User, UserId, UserState
-from matrix.testing import directory_suite, sessions_suite, tickets_suite
+from matrix.testing import directory_suite, sessions_suite, sign_ins_suite, tickets_suite
 
 
 class MemoryCase(directory_suite.DirectoryCase, TestCase):
@@ -126,3 +126,29 @@ class MemoryTicketsTests(tickets_suite.TicketsContract, MemoryCase):
         self.memory.lose()
         await self.raises(DirectoryUnavailable, self.tickets.keep(digest, self.somebody(), 1.0))
         await self.raises(DirectoryUnavailable, self.tickets.take(digest))
+
+
+class MemorySignInsTests(sign_ins_suite.SignInsContract, MemoryCase):
+    """Every test of the sign-ins' contract, without a reactor's turn."""
+
+    def now(self) -> float:
+        return self.clock.seconds()
+
+    async def let_pass(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    async def test_an_outage(self) -> None:
+        sign_in = await self.signed_in()
+        self.memory.lose()
+        for call in (
+            self.sign_ins.add(sign_in),
+            self.sign_ins.find(sign_in.id),
+            self.sign_ins.claim(sign_in, "a", 1.0),
+            self.sign_ins.replace(sign_in, b"new"),
+            self.sign_ins.release(sign_in, "a"),
+            self.sign_ins.remove(sign_in.id),
+            self.sign_ins.purge(),
+        ):
+            await self.raises(DirectoryUnavailable, call)
+        self.memory.recover()
+        self.assertEqual(await self.sign_ins.find(sign_in.id), sign_in)

@@ -11,7 +11,7 @@ from twisted.trial.unittest import TestCase
 
 from matrix.directory import open_directory
 from matrix.model import User, UserId
-from matrix.testing import directory_suite, postgres, sessions_suite, tickets_suite
+from matrix.testing import directory_suite, postgres, sessions_suite, sign_ins_suite, tickets_suite
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -82,3 +82,19 @@ class PostgresTicketsTests(tickets_suite.TicketsContract, ContractCase):
 
     async def count(self) -> int:
         return len(self.sql("SELECT digest FROM tickets"))
+
+
+class PostgresSignInsTests(sign_ins_suite.SignInsContract, ContractCase):
+    """Every test of the sign-ins' contract."""
+
+    def now(self) -> float:
+        [[now]] = self.sql("SELECT extract(epoch FROM clock_timestamp())::double precision")
+        assert isinstance(now, float)
+        return now
+
+    async def let_pass(self, seconds: float) -> None:
+        earlier = ", ".join(
+            f"{column} = {column} - interval '{seconds} s'"
+            for column in ("ends_at", "lease_expires_at")
+        )
+        self.sql(f"UPDATE sign_ins SET {earlier}")
