@@ -69,7 +69,6 @@ EXPORTS = {
     ],
     "http": [
         "FORBIDDEN",
-        "SERVICE_RESTART",
         "TRY_AGAIN_LATER",
         "UNAUTHORIZED",
         "Answer",

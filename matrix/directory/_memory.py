@@ -76,11 +76,11 @@ class MemoryDirectory:
         """Write a user's row as an operator would: block, delete, set the idle timeout."""
         before = self._users.get(user.id)
         self._users[user.id] = user
+        if before and before.state != user.state:  # first, as PostgreSQL's triggers by their name
+            self.sessions.watchers.tell(AccessChange(user_id=user.id, state=user.state))
         moved = before and (before.state, before.idle_timeout) != (user.state, user.idle_timeout)
         if moved:
             self._watchers.tell(user.id)
-        if before and before.state != user.state:
-            self.sessions.watchers.tell(AccessChange(user_id=user.id, state=user.state))
 
     def drop_machine(self, user_id: UserId) -> None:
         """Delete a machine's row."""

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from matrix.directory import DirectoryUnavailable, StaleRow
 from matrix.errors import MatrixError, Unavailable
-from matrix.http import FORBIDDEN, Backend
+from matrix.http import Backend
 from matrix.machines import ProviderError
 from matrix.metrics import Registry, series
 from matrix.model import Machine, MachineState, UserId, UserState
@@ -24,6 +24,7 @@ from matrix.router.yielding import (
     BLOCKED,
     ELSEWHERE,
     another_life,
+    end_streams,
     give_way,
     keep,
     let_go,
@@ -267,8 +268,7 @@ class Waker:
             route.unsure = True
             return
         if user is None or user.state is not UserState.ACTIVE:
-            route.drain("blocked", FORBIDDEN)
-            route.machine.lost()
+            route.machine.lost()  # what is under way is ended by matrix.router.rights
             if machine is not None and machine.state is MachineState.RUNNING:
                 await put_away(self._fleet, machine, BLOCKED)
             return
@@ -306,7 +306,7 @@ class Waker:
         if objects(route, machine):
             await self._keep(route, machine)
         elif machine.state in (MachineState.SUSPENDING, MachineState.SUSPENDED):
-            route.drain("suspended")
+            end_streams(route, machine)
             if machine.state is MachineState.SUSPENDED and route.requests:
                 self._rescue(route)
 

@@ -6,7 +6,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from matrix.directory import DirectoryUnavailable, StaleRow
-from matrix.http import Backend, probe
+from matrix.http import FORBIDDEN, Backend, probe
 from matrix.machines import LifecycleEvent
 from matrix.model import Machine, MachineState
 from matrix.router.fleet import PROBE_TIMEOUT, Fleet
@@ -84,7 +84,7 @@ async def give_way(fleet: Fleet, route: Route, backend: Backend) -> bool:
                     return False
             else:
                 if not drained:  # beyond recall: what is open here must end properly
-                    route.drain("suspended")
+                    end_streams(route, machine)
                     drained = True
                 if machine.state is not MachineState.SUSPENDING or not fleet.leased(machine):
                     route.row = machine
@@ -94,6 +94,14 @@ async def give_way(fleet: Fleet, route: Route, backend: Backend) -> bool:
         except DirectoryUnavailable:
             return not await probe(backend, PROBE_TIMEOUT)
         await news(fleet.clock, route, NEWS_WAIT)
+
+
+def end_streams(route: Route, machine: Machine) -> None:
+    """Another router puts the machine to sleep: what is open here must end before."""
+    if machine.suspend_cause == BLOCKED:
+        route.drain(BLOCKED, FORBIDDEN)
+    else:
+        route.drain("suspended")
 
 
 async def let_go(fleet: Fleet, route: Route) -> None:
