@@ -69,6 +69,7 @@ EXPORTS = {
     ],
     "http": [
         "FORBIDDEN",
+        "SERVICE_RESTART",
         "TRY_AGAIN_LATER",
         "UNAUTHORIZED",
         "Answer",
