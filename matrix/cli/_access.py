@@ -29,7 +29,7 @@ def users() -> None:
 @json_option
 @click.pass_obj
 def block(settings: Callable[[], Settings], user: str, as_json: bool) -> None:
-    """Keep USER out, from now on and everywhere: open streams are cut, requests get 403."""
+    """Keep USER out. Open streams are cut, requests get 403, at every router."""
     _set_state(settings, user, "block", as_json)
 
 
@@ -48,7 +48,7 @@ def unblock(settings: Callable[[], Settings], user: str, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def delete(settings: Callable[[], Settings], user: str, yes: bool, as_json: bool) -> None:
-    """Close the account of USER: as block, but requests get 410. The machine and its data stay."""
+    """Close the account of USER. As block, but requests get 410; machine and data stay."""
     if not yes:
         with clear_errors():
             found = locate(settings()).get(user_path(user))

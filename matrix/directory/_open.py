@@ -54,9 +54,10 @@ async def open_directory(
 
     machines: Watchers[UserId] = Watchers()
     access: Watchers[AccessChange] = Watchers()
+    # A notification that says nothing is as good as one that was missed.
     channels = {
-        "machine": lambda payload: machines.tell(payload and UserId(payload)),
-        "access": lambda payload: access.tell(payload and to_access_change(payload)),
+        "machine": lambda payload: machines.tell(UserId(payload) if payload else None),
+        "access": lambda payload: access.tell(to_access_change(payload or "")),
     }
     listener = Listener(connect_listening, reactor, channels)
     try:

@@ -52,7 +52,7 @@ class ISessions(Interface):
 
     async def note(seen: Mapping[str, tuple[UserId, float]]) -> None:
         """
-        Note sessions of which good tokens were seen.
+        Note sessions of which good tokens were seen; very many in several transactions.
 
         @param seen: by session id, the user and when the token expires (unix seconds). What is
             on record never goes back.

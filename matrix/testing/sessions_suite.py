@@ -96,7 +96,7 @@ class SessionsContract(DirectoryCase):
 
     async def test_many_are_noted_at_once_and_none_is_nothing(self) -> None:
         await self.sessions.note({})
-        seen = {any_session(): (anybody(), 2e9 + number) for number in range(100)}
+        seen = {any_session(): (anybody(), 2e9 + number) for number in range(4_001)}
         await self.sessions.note(seen)
         found = await self.sessions.newest([*seen, any_session()])
         assert found == {session_id: end for session_id, (_, end) in seen.items()}

@@ -14,12 +14,24 @@ from matrix.directory._rows import (
     MACHINE_COLUMNS,
     USER_COLUMNS,
     check_changes,
+    to_access_change,
     to_column,
     to_event,
     to_machine,
+    to_session,
     to_user,
 )
-from matrix.model import Address, Event, Machine, MachineState, User, UserId, UserState
+from matrix.model import (
+    AccessChange,
+    Address,
+    Event,
+    Machine,
+    MachineState,
+    Session,
+    User,
+    UserId,
+    UserState,
+)
 
 WHO = UserId("6f1c1d4e-6c0b-4a55-9a0e-0f8f6f2f9d11")
 
@@ -100,3 +112,48 @@ class OtherRowTests(SynchronousTestCase):
         event = to_event((WHO, at, "wake", "request", {"ms": 1}))
         self.assertEqual(event, Event(WHO, at, "wake", "request", {"ms": 1}))
         self.assertIs(event.at.tzinfo, UTC)
+
+
+class AccessTests(SynchronousTestCase):
+    """L{to_session}, L{to_access_change}."""
+
+    def test_sessions(self) -> None:
+        east = datetime(2026, 5, 4, 14, 0, 0, 250_000, tzinfo=timezone(timedelta(hours=2)))
+        noon = east.astimezone(UTC)
+        self.assertEqual(
+            to_session(("s", WHO, east, east, None, None)),
+            Session("s", WHO, noon, noon.timestamp()),
+        )
+        revoked = to_session(("s", None, east, east, east, "operator"))
+        self.assertEqual(revoked, Session("s", None, noon, noon.timestamp(), noon, "operator"))
+        for value in (revoked.seen_at, revoked.revoked_at):
+            assert value is not None
+            self.assertEqual(value.utcoffset(), timedelta(0))
+
+    def test_what_notifications_tell(self) -> None:
+        for state in UserState:
+            change = AccessChange(user_id=WHO, state=state)
+            self.assertEqual(to_access_change(f"user {WHO} {state}"), change)
+        self.assertEqual(to_access_change(f"session {WHO}"), AccessChange(session_id=WHO))
+
+    def test_what_is_not_understood(self) -> None:
+        for payload in (
+            "",
+            " ",
+            "session",
+            "session x",
+            f"session {WHO} {WHO}",
+            "user",
+            f"user {WHO}",
+            f"user {WHO} gone",
+            f"user {WHO} active now",
+            "user x active",
+            f"group {WHO}",
+            WHO,
+        ):
+            self.assertIsNone(to_access_change(payload), payload)
+
+    @given(st.text())
+    def test_any_text(self, payload: str) -> None:
+        change = to_access_change(payload)
+        self.assertTrue(change is None or payload.startswith(("user", "session")))

@@ -31,7 +31,7 @@ from matrix.directory._connection import Connection
 from matrix.directory._migrate import SCHEMA, roll_back
 from matrix.directory._postmaster import Postmaster
 from matrix.errors import ConfigurationError
-from matrix.model import MachineState, UserId
+from matrix.model import AccessChange, MachineState, UserId
 from matrix.testing import postgres
 from matrix.testing.directory_suite import anybody
 
@@ -73,6 +73,24 @@ class BrokenConnectionTests(DatabaseCase):
         await self.directory.create_machine(who, "local")
         await until(lambda: heard == [None, who])
         self.assertEqual(self.backends(), 2)
+
+    async def test_who_may_come_in_is_told_again_after_a_loss(self) -> None:
+        session, other = str(anybody()), str(anybody())
+        heard: list[AccessChange | None] = []
+        self.directory.sessions.watch(heard.append)
+        await self.directory.sessions.revoke(session, "operator")
+        await until(lambda: heard == [AccessChange(session_id=session)])
+        self.terminate()
+        await until(lambda: len(heard) == 2)
+        self.assertIsNone(heard[-1])
+        await self.directory.sessions.revoke(other, "operator")
+        await until(lambda: heard[2:] == [AccessChange(session_id=other)])
+
+    async def test_what_another_version_tells_is_as_if_it_had_been_missed(self) -> None:
+        heard: list[AccessChange | None] = []
+        self.directory.sessions.watch(heard.append)
+        self.sql("SELECT pg_notify('access', 'group 7 closed'), pg_notify('access', '')")
+        await until(lambda: heard == [None, None])
 
     async def test_a_query_cut_short_fails_clearly_and_the_next_works(self) -> None:
         query = self.directory._pool.query("SELECT pg_sleep(30)")
