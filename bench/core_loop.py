@@ -129,7 +129,14 @@ def build() -> Callable[[int], None]:
     backend.put(upstream)
     front = Front(
         clock,
-        Validator(gate, registry, Failures(300, clock.seconds), compass, Tickets(nothing)),  # type: ignore[arg-type]
+        Validator(
+            gate,  # type: ignore[arg-type]
+            registry,
+            Failures(300, clock.seconds),
+            nothing,
+            compass,
+            Tickets(nothing),
+        ),
         routes,
         nothing,
         compass,

@@ -12,6 +12,13 @@ WINDOW = 60.0
 MOST = 10_000
 """Addresses known at a time, about 2 MB. The one that failed longest ago goes first."""
 
+FLOOD = 100.0
+"""Failures per second, of all addresses together, beyond which there is a flood. Tokens that have
+merely expired do not come so often, and checking so many takes a fortieth of a core."""
+
+FLOOD_WINDOW = 10.0
+"""Seconds for which as many may come at once."""
+
 _NETWORK = 8
 """Bytes of an IPv6 address that are its network: whoever has one has all 2**64 addresses of it."""
 
@@ -33,6 +40,7 @@ class Failures:
         self._most = most
         # When each bucket will be full again: further ahead than the window means it is empty.
         self._full_at: OrderedDict[str | bytes, float] = OrderedDict()
+        self._all_full_at = 0.0
 
     def __len__(self) -> int:
         """How many addresses are known."""
@@ -49,13 +57,20 @@ class Failures:
 
     def failed(self, address: str) -> None:
         """Count one failure."""
+        now = self._now()
+        self._all_full_at = min(max(self._all_full_at, now) + 1 / FLOOD, now + FLOOD_WINDOW)
         if not self._cost:
             return
-        network, now = _network(address), self._now()
+        network = _network(address)
         self._full_at[network] = max(self._full_at.get(network, now), now) + self._cost
         self._full_at.move_to_end(network)
         while len(self._full_at) > self._most:
             self._full_at.popitem(last=False)
+
+    def flooded(self) -> bool:
+        """Whether so many fail, whatever their addresses, that they must come more slowly."""
+        # Half a failure's worth to spare, for fractions do not add up exactly.
+        return self._all_full_at + 0.5 / FLOOD > self._now() + FLOOD_WINDOW
 
     def limited(self) -> int:
         """How many addresses have to wait."""

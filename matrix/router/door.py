@@ -31,6 +31,7 @@ from matrix.router.ledger import Ledger
 from matrix.router.own import OwnPaths
 from matrix.router.pages import Pages
 from matrix.router.passes import Passes
+from matrix.router.stall import Stall
 from matrix.router.supplies import Supplies
 from matrix.router.tenure import Tenure
 from matrix.router.tickets import Tickets
@@ -136,7 +137,9 @@ class Door:
         own = OwnPaths(engine.reactor, engine.routes, live.waker, self._missing, supplies.sign_ins)
         failures = Failures(settings.auth_failures, engine.reactor.seconds)
         engine.registry.watch(series.AUTH_LIMITED, failures.limited)
-        validator = Validator(gate, engine.registry, failures, compass, tickets)
+        validator = Validator(
+            gate, engine.registry, failures, Stall(engine.wheel), compass, tickets
+        )
         validator.check = tenure.check
         front = Front(
             engine.reactor,

@@ -21,11 +21,15 @@ class Validator:
         gate: IGate,
         registry: Registry,
         failures: Failures,
+        stall: Callable[[], Awaitable[None]],
         compass: Compass,
         tickets: Tickets,
     ) -> None:
         """
         @param failures: whose tokens were refused so often that they are not looked at.
+        @param stall: makes those wait before they are told so, and in a flood everybody
+            who is refused: one who could ask again at once would have the whole process busy
+            with saying no.
         @param compass: where credentials may be, and which pages may use them.
         """
         self._bearings = compass.bearings
@@ -40,6 +44,7 @@ class Validator:
         self._failures = failures
         self.check: Callable[[Principal], None] = _anybody
         """Raises a L{MatrixError} for those whose credential is good, but no longer counts."""
+        self._stall = stall
         self.recall = gate.recall
         """The principal of a credential that was found good before; see L{IGate.recall}."""
 
@@ -98,12 +103,15 @@ class Validator:
         """
         wait = self._failures.wait(exchange.peer)
         if wait:
+            await self._stall()
             raise self._limited(wait)
         try:
             principal = await self._verifiers[credential.source](credential.token)
             self.check(principal)
         except Unauthorized as error:
             self._failures.failed(exchange.peer)
+            if self._failures.flooded():
+                await self._stall()
             raise self._refused(error) from None
         self._registry.counter(series.AUTH, "verified").value += 1
         return principal

@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from matrix.auth import Failures
-from matrix.auth._failures import MOST, WINDOW
+from matrix.auth._failures import FLOOD, FLOOD_WINDOW, MOST, WINDOW
 
 PLACE, OTHER = "192.0.2.1", "192.0.2.2"
 
@@ -56,6 +56,33 @@ class FailuresTests(SynchronousTestCase):
     def test_failures_that_were_under_way_are_not_forgotten(self) -> None:
         self.fail(times=120)
         self.assertAlmostEqual(self.failures.wait(PLACE), 61.0)
+
+    def test_a_flood_is_of_all_addresses_together(self) -> None:
+        self.assertFalse(self.failures.flooded())
+        for number in range(int(FLOOD * FLOOD_WINDOW)):
+            self.assertFalse(self.failures.flooded(), number)
+            self.failures.failed(f"198.51.100.{number % 250}")
+        self.assertTrue(self.failures.flooded())
+        self.assertEqual(self.failures.wait(PLACE), 0.0)
+
+    def test_a_flood_ends_however_high_it_was(self) -> None:
+        for number in range(20_000):
+            self.failures.failed(f"198.51.100.{number % 250}")
+        self.clock.advance(1 / FLOOD)
+        self.assertFalse(self.failures.flooded())
+        self.failures.failed(PLACE)
+        self.assertTrue(self.failures.flooded())
+        self.clock.advance(FLOOD_WINDOW)
+        for _ in range(int(FLOOD * FLOOD_WINDOW) - 1):
+            self.failures.failed(PLACE)
+        self.assertFalse(self.failures.flooded())
+
+    def test_a_flood_is_noticed_without_any_limit_for_an_address(self) -> None:
+        failures = Failures(0, self.clock.seconds)
+        for _ in range(int(FLOOD * FLOOD_WINDOW)):
+            failures.failed(PLACE)
+        self.assertTrue(failures.flooded())
+        self.assertEqual((failures.wait(PLACE), len(failures)), (0.0, 0))
 
     def test_no_limit(self) -> None:
         self.failures = Failures(0, self.clock.seconds)

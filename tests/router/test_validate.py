@@ -9,8 +9,11 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from matrix.auth import MemoryGate, Reason, refusal
+from matrix.auth._failures import FLOOD, FLOOD_WINDOW
 from matrix.http import TrustedProxies
 from matrix.metrics import series
+from matrix.net._wheel import TICK
+from matrix.router.stall import STALL
 from tests.router.world import FAILURES, Client, Transport, World
 
 
@@ -69,9 +72,16 @@ class FailureLimitTests(SynchronousTestCase):
             client = self.world.ask(token=f"forged-{number}", **fields)
             self.assertEqual(client.status, 401, number)
 
+    def refused(self, token: str = "forged", **fields: str) -> Client:
+        """The answer to a token that is not looked at, which comes late."""
+        client = self.world.ask(token=token, **fields)
+        self.assertEqual(client.transport.data, b"")
+        self.world.let_pass(STALL + 2 * TICK)
+        return client
+
     def test_too_many_are_told_to_wait(self) -> None:
         self.flood()
-        client = self.world.ask(token="forged")
+        client = self.refused()
         self.assertEqual((client.status, client.headers["retry-after"]), (429, "2"))
         problem = json.loads(client.body)
         self.assertEqual(problem["reason"], "auth-failures")
@@ -83,7 +93,7 @@ class FailureLimitTests(SynchronousTestCase):
 
     def test_no_token_is_checked_then_not_even_a_good_one(self) -> None:
         self.flood()
-        self.assertEqual(self.world.ask(token="bob-token").status, 429)
+        self.assertEqual(self.refused("bob-token").status, 429)
         self.assertEqual(self.world.gate.recall(b"bob-token"), None)
 
     def test_a_token_that_is_known_is_served_all_the_same(self) -> None:
@@ -109,12 +119,25 @@ class FailureLimitTests(SynchronousTestCase):
     def test_behind_a_trusted_proxy_each_client_counts_for_itself(self) -> None:
         self.world.factory.proxies = TrustedProxies([ip_network("192.0.2.7")])
         self.flood(X_Forwarded_For="198.51.100.1")
-        limited = self.world.ask(token="forged", X_Forwarded_For="198.51.100.1")
-        self.assertEqual(limited.status, 429)
+        self.assertEqual(self.refused(X_Forwarded_For="198.51.100.1").status, 429)
         client = self.world.client()
         self.assertEqual(self.served(client, X_Forwarded_For="198.51.100.2"), 200)
 
     def test_whom_an_untrusted_client_names_counts_for_nothing(self) -> None:
         self.flood(X_Forwarded_For="198.51.100.1")
-        limited = self.world.ask(token="forged", X_Forwarded_For="198.51.100.2")
-        self.assertEqual(limited.status, 429)
+        self.assertEqual(self.refused(X_Forwarded_For="198.51.100.2").status, 429)
+
+    def test_in_a_flood_from_everywhere_refusals_come_late(self) -> None:
+        for number in range(int(FLOOD * FLOOD_WINDOW)):
+            self.world.failures.failed(f"198.51.100.{number % 250}")
+        self.assertEqual(self.refused().status, 401)
+        self.assertEqual(self.served(self.world.client()), 200, "what is good comes at once")
+
+    def test_who_leaves_meanwhile_is_forgotten(self) -> None:
+        self.flood()
+        client = self.world.ask(token="forged")
+        self.assertEqual(self.world.stall.waiting, 1)
+        client.leave()
+        self.assertEqual(self.world.stall.waiting, 0)
+        self.world.let_pass(STALL + 2 * TICK)
+        self.assertEqual(self.flushLoggedErrors(), [])

@@ -38,6 +38,7 @@ from matrix.router.passes import Passes
 from matrix.router.rights import Rights
 from matrix.router.routes import Route, RouteTable
 from matrix.router.sightings import Sightings
+from matrix.router.stall import Stall
 from matrix.router.tickets import Tickets
 from matrix.router.validate import Validator
 from matrix.router.wake import Waker
@@ -315,10 +316,13 @@ class World:
         links = SignInLinks(lambda name: f"{name}-token", 43200.0, {CODE: "alice"})
         self.own = OwnPaths(self.clock, self.routes, self.waker, lambda: self.missing, links)
         self.failures = Failures(FAILURES, self.clock.seconds)
+        self.stall = Stall(self.wheel)
         places = Places(COOKIE.encode(), query_token=True)
         self.compass = compass = Compass(places, Origins([LISTED.encode()]))
         tickets = Tickets(self.directory.tickets)
-        self.validator = Validator(self.gate, self.registry, self.failures, compass, tickets)
+        self.validator = Validator(
+            self.gate, self.registry, self.failures, self.stall, compass, tickets
+        )
         self.validator.check = self.rights.check
         self.front = Front(
             self.clock,

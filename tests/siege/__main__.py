@@ -15,6 +15,7 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=Plan.tokens, help="how many, of all kinds")
     parser.add_argument("--addresses", type=int, default=Plan.addresses, help="of the forgers")
     parser.add_argument("--connections", type=int, default=Plan.connections, help="of the forgers")
+    parser.add_argument("--seconds", type=float, default=Plan.seconds, help="at most, each time")
     parser.add_argument("--workers", type=int, default=1, help="of the router")
     parser.add_argument(
         "--failures",
@@ -24,7 +25,7 @@ def main() -> int:
     )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leave nothing behind then, either
-    plan = Plan(options.tokens, options.connections, options.addresses)
+    plan = Plan(options.tokens, options.connections, options.addresses, seconds=options.seconds)
     faults = 0
     for failures in options.failures or (0, 300):
         print(f"\nMATRIX_AUTH_FAILURES={failures}, {options.workers} workers", flush=True)

@@ -19,9 +19,6 @@ from typing import cast
 
 import uvloop
 
-SILENCE = 30.0
-"""Seconds without an answer after which a client gives up."""
-
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
@@ -34,6 +31,8 @@ class Orders:
     addresses: list[str]
     """Where the clients come from, in turns."""
     connections: int
+    seconds: float
+    """After so long no more are shown."""
     tokens: list[str]
 
 
@@ -90,12 +89,15 @@ class Attack:
         self._orders = orders
         self._tokens = iter(orders.tokens)
         self._left = len(orders.tokens)
+        self._until = time.monotonic() + orders.seconds
         self._context = ssl.create_default_context(cafile=orders.ca)
         self._host = f"localhost:{orders.port}".encode()
         self.outcome = Outcome()
 
     def request(self) -> bytes | None:
-        """The next one; C{None} when all tokens were shown."""
+        """The next one; C{None} when all tokens were shown, or time is over."""
+        if time.monotonic() > self._until:
+            self._left = 0
         if not self._left:
             return None
         self._left -= 1

@@ -23,9 +23,13 @@ class Visit:
     """Of each answer."""
     statuses: Counter[int] = field(default_factory=Counter)
 
-    def percentile(self, share: float) -> float:
-        """Milliseconds within which this share of the answers came."""
-        ordered = sorted(self.seconds)
+    def percentile(self, share: float, since: float = 0.0) -> float:
+        """
+        Milliseconds within which this share of the answers came.
+
+        @param since: the share of the visit that is not looked at.
+        """
+        ordered = sorted(self.seconds[int(since * len(self.seconds)) :])
         return 1000 * ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
 
