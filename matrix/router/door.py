@@ -138,7 +138,7 @@ class Door:
         failures = Failures(settings.auth_failures, engine.reactor.seconds)
         engine.registry.watch(series.AUTH_LIMITED, failures.limited)
         validator = Validator(
-            gate, engine.registry, failures, Stall(engine.wheel), compass, tickets
+            gate, engine.registry, failures, Stall(engine.reactor), compass, tickets
         )
         validator.check = tenure.check
         front = Front(

@@ -2,50 +2,53 @@
 
 from __future__ import annotations
 
-from math import inf
+from collections import deque
 
 from twisted.internet.defer import Deferred
-
-from matrix.net import IWheel
+from twisted.internet.interfaces import IReactorTime
 
 STALL = 1.0
-"""Seconds: a client on one connection asks once in that time then, instead of ten thousand
-times; a person who has mistaken something hardly notices."""
+"""Seconds that each waits at least: a client on one connection asks once in that time then,
+instead of hundreds of times; a person who has mistaken something hardly notices."""
+
+TURN = 0.01
+"""Seconds between two turns, in each of which some are released: all at once, a thousand would
+keep everybody else waiting for a quarter of a second."""
+
+AT_ONCE = 4
+"""Released in a turn, so 400 in a second, which takes a tenth of a core: however many there are
+who wait, what is left is for those whose tokens are good."""
 
 
 class Stall:
-    """Makes its callers wait, all equally long."""
+    """A queue in which everybody waits, and out of which come a few at a time."""
 
-    def __init__(self, wheel: IWheel, seconds: float = STALL) -> None:
-        """
-        @param seconds: how long; a tick or two more, as the wheel is coarse.
-        """
-        self._wheel = wheel
-        self._seconds = seconds
-        self.waiting = 0
-        """How many are waiting now."""
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._queue: deque[tuple[float, Deferred[None]]] = deque()
+        self._turning = False
+
+    def __len__(self) -> int:
+        """How many are in the queue, those included that have left since they came."""
+        return len(self._queue)
 
     async def __call__(self) -> None:
-        """Wait; a caller that has left is cancelled, and forgotten at once."""
-        waiter = _Waiter()
-        self._wheel.arm(waiter, self._seconds)
-        self.waiting += 1
-        try:
-            await waiter.over
-        finally:
-            self.waiting -= 1
-            waiter.deadline = inf
+        """Wait. Who leaves is cancelled, and takes nobody's place."""
+        over: Deferred[None] = Deferred()
+        self._queue.append((self._clock.seconds() + STALL, over))
+        if not self._turning:
+            self._turning = True
+            self._clock.callLater(STALL, self._turn)
+        await over
 
-
-class _Waiter:
-    """One deadline on the wheel."""
-
-    __slots__ = ("deadline", "over", "wheel_due")
-
-    def __init__(self) -> None:
-        self.deadline = inf
-        self.wheel_due = inf
-        self.over: Deferred[None] = Deferred()
-
-    def expired(self) -> None:
-        self.over.callback(None)
+    def _turn(self) -> None:
+        now, released = self._clock.seconds(), 0
+        while self._queue and released < AT_ONCE and self._queue[0][0] <= now:
+            _, over = self._queue.popleft()
+            if not over.called:
+                released += 1
+                over.callback(None)
+        self._turning = bool(self._queue)
+        if self._turning:
+            wait = max(self._queue[0][0] - now, TURN)
+            self._clock.callLater(wait, self._turn)

@@ -316,7 +316,7 @@ class World:
         links = SignInLinks(lambda name: f"{name}-token", 43200.0, {CODE: "alice"})
         self.own = OwnPaths(self.clock, self.routes, self.waker, lambda: self.missing, links)
         self.failures = Failures(FAILURES, self.clock.seconds)
-        self.stall = Stall(self.wheel)
+        self.stall = Stall(self.clock)
         places = Places(COOKIE.encode(), query_token=True)
         self.compass = compass = Compass(places, Origins([LISTED.encode()]))
         tickets = Tickets(self.directory.tickets)

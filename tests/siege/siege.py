@@ -173,11 +173,11 @@ class Plan:
     """How to besiege."""
 
     tokens: int = 100_000
-    connections: int = 32
-    addresses: int = 8
+    connections: int = 1500
+    addresses: int = 250
     calm: float = 10.0
     """Seconds before it begins."""
-    seconds: float = 60.0
+    seconds: float = 300.0
     """After which no more tokens are shown."""
     seed: str = "siege"
 
