@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from itertools import takewhile
 
-BAR_LIFE = 8 * 86400.0
-"""Seconds for which a session stays barred: a day more than the longest life that Supabase
-lets a token have, after which no token of it is left to refuse."""
+BAR_LIFE = 401 * 86400.0
+"""Seconds for which a session stays barred: a day more than a browser keeps the cookie with its
+refresh token, which goes on getting new tokens of the session from the issuer."""
 
 
 class Bars:
