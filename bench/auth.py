@@ -14,17 +14,19 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jwt
 
 from bench.processes import BenchError
-from matrix.auth import Failures, Issuer, Key, Policy, StaticKeys, TokenGate
+from matrix.auth import Failures, Issuer, Key, Origins, Places, Policy, StaticKeys, TokenGate
 from matrix.auth._jwk import read_key
 from matrix.http import Limits, RequestHead
 from matrix.http._fields import Fields, parse_lines
 from matrix.metrics import Registry
 from matrix.model import Principal
+from matrix.router.bearings import Compass
+from matrix.router.tickets import Tickets
 from matrix.router.validate import Validator
 from matrix.testing.issuer import LocalIssuer
 
@@ -98,7 +100,9 @@ def _cached(issuer: LocalIssuer, key: Key, tokens: list[bytes]) -> Cached:
     gate = _gate(issuer, key)
     for token in tokens:
         _verified(gate, token)
-    validator = Validator(gate, Registry(), Failures(300, time.monotonic))
+    nothing: Any = None
+    compass, failures = Compass(Places(), Origins()), Failures(300, time.monotonic)
+    validator = Validator(gate, Registry(), failures, compass, Tickets(nothing))
 
     def recall(brought: list[bytes]) -> None:
         known = gate.recall
@@ -152,6 +156,7 @@ def _uncached(issuer: LocalIssuer, key: Key, tokens: list[bytes]) -> tuple[float
 
 
 def _timed(work: Callable[[], None]) -> float:
-    began = time.perf_counter()
+    """Seconds of processor time: what others do meanwhile matters less."""
+    began = time.thread_time()
     work()
-    return time.perf_counter() - began
+    return time.thread_time() - began
