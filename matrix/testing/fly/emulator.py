@@ -23,6 +23,7 @@ from matrix.testing.fly.leases import Leases
 from matrix.testing.fly.lifecycle import Lifecycle
 from matrix.testing.fly.machines import Machines
 from matrix.testing.fly.metadata import Metadata
+from matrix.testing.fly.migration import Migration
 from matrix.testing.fly.operators import Operators
 from matrix.testing.fly.organization import Organization
 from matrix.testing.fly.power import Power
@@ -72,10 +73,11 @@ class Parts:
         self.volumes = Volumes(self.world)
         self.snapshots = Snapshots(self.world)
         leases = Leases(self.world)
+        migration = Migration(self.world, self.lifecycle, self.volumes, programs)
         nouns = (
             Apps(self.world, self.lifecycle, self.volumes),
             Machines(self.world, self.lifecycle, leases),
-            Power(self.world, self.lifecycle, leases, programs),
+            Power(self.world, self.lifecycle, leases, programs, migration),
             leases,
             Metadata(self.world),
             self.volumes,
@@ -86,7 +88,7 @@ class Parts:
         self.api = FlyApi(
             self.world, actions, tokens or {TOKEN: ORGANIZATION}, Faults(chance), check_answers
         )
-        operators = Operators(self.world, self.lifecycle, self.volumes, programs)
+        operators = Operators(self.world, self.lifecycle, self.volumes, programs, migration)
         self.control = Control(self.world, self.api, operators)
         for part in (self.lifecycle, self.volumes, self.snapshots):
             part.load()
@@ -95,6 +97,7 @@ class Parts:
         """Let nothing more happen."""
         for part in (self.lifecycle, self.volumes, self.snapshots):
             part.close()
+        self.world.store.close()
 
 
 class FlyEmulator:

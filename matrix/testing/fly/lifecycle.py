@@ -93,11 +93,12 @@ class Lifecycle:
     def start(self, machine: Machine, source: str = "user") -> None:
         """Resume a suspended machine, boot any other."""
         interrupts = machine.state == "suspending"
-        resumes = machine.memory or interrupts
         machine.restarts = 0
         machine.request = {"interrupts": interrupts}
+        if self._happens("snapshot_loss", machine):
+            machine.memory = False
         self._enter(machine, "starting", "start", source)
-        if resumes:
+        if machine.memory or interrupts:
             self._begin(machine, "resume", self._takes("resume", machine))
         else:
             self._begin(machine, "boot", self._takes("start", machine))
@@ -147,9 +148,11 @@ class Lifecycle:
         machine.memory = False
         self._world.store.save(machine)
 
-    def reboot(self, machine: Machine) -> None:
-        """Its host was away, and is back."""
-        if machine.state == "started":
+    def come_back(self, machine: Machine) -> None:
+        """Its host was away, and is back: what was to happen goes on, and what ran is booted."""
+        if machine.step is not None:
+            self._arm(machine)
+        elif machine.state == "started":
             self._enter(machine, "restarting", "restart", "flyd")
             self._begin(machine, "restart", 0.0)
 
@@ -189,6 +192,9 @@ class Lifecycle:
         if machine.volume is None:
             # The root file system does not outlive a stop.
             self._world.store.drop(self.boot_of(machine).data)
+        if self._happens("failed_start", machine):
+            self._enter(machine, "failed", "exit", "flyd")
+            return
         try:
             await self._programs.boot(self.boot_of(machine))
         except NotStarted as error:
@@ -310,11 +316,17 @@ class Lifecycle:
 
     def _take(self, machine: Machine) -> None:
         self._timers.pop(machine.id)
+        if machine.unreachable and machine.step != "destroy":
+            return  # until its host is back
         turn = self._turns[machine.id] = object()
         self._forget(self._steps[str(machine.step)](machine, turn))
 
     def _is_turn(self, machine: Machine, turn: object) -> bool:
         return self._turns.get(machine.id) is turn
+
+    def _happens(self, chance: str, machine: Machine) -> bool:
+        odds = getattr(self._world.tuning.chances, chance)
+        return self._world.happens(odds, chance, machine.id)
 
     def _takes(self, timing: str, machine: Machine) -> float:
         return self._world.takes(timing, machine.id)

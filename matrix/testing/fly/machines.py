@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from matrix.machines._fly_rates import READING
 from matrix.testing.fly.call import Action, Call
 from matrix.testing.fly.leases import Leases
 from matrix.testing.fly.lifecycle import Lifecycle
@@ -31,8 +32,6 @@ class Machines:
 
     def actions(self) -> Sequence[Action]:
         """The table."""
-        from matrix.machines._fly_rates import READING
-
         all_, one = "/apps/<app>/machines", "/apps/<app>/machines/<machine>"
         return (
             Action("machines.list", "GET", all_, self.listed, answer="[Machine]"),
@@ -79,10 +78,7 @@ class Machines:
                 text = "already_exists: unique machine name violation, machine ID "
                 raise Refusal(409, f'{text}{other.id} already exists with name "{name}"')
         host = self._host(app, region, config)
-        if sum(1 for one in world.machines.values() if one.region == region and not one.gone_at) \
-                >= world.capacity.get(region, 1 << 30):  # fmt: skip
-            raise refuse("region-full" if host is None else "volume-host-full",
-                         volume=_volume(config) or "")  # fmt: skip
+        self._check_room(region, _volume(config))
         machine = self._made(app, name, region, host, config)
         machine.launch = not body.get("skip_launch", False)
         world.machines[machine.id] = machine
@@ -90,6 +86,15 @@ class Machines:
             self._leases.grant(machine, body["lease_ttl"], "")
         self._lifecycle.create(machine)
         return machine_view(world, machine)
+
+    def _check_room(self, region: str, volume_id: str | None) -> None:
+        room = self._world.capacity.get(region)
+        if room is None:
+            return
+        there = [one for one in self._world.machines.values() if one.region == region]
+        if sum(1 for one in there if not one.gone_at) >= room:
+            name = "region-full" if volume_id is None else "volume-host-full"
+            raise refuse(name, volume=volume_id or "")
 
     def _made(
         self, app: App, name: str | None, region: str, host: int | None, config: dict[str, Any]

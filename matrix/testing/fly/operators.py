@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from matrix.testing.fly.lifecycle import Lifecycle
+from matrix.testing.fly.migration import Migration
 from matrix.testing.fly.programs import IPrograms
 from matrix.testing.fly.records import Machine
 from matrix.testing.fly.refusals import cannot
 from matrix.testing.fly.volumes import Volumes
 from matrix.testing.fly.world import World
 
-MIGRATABLE = frozenset({"started", "stopped", "suspended", "failed"})
-
 
 class Operators:
     """Deeds that no call of Fly's API does."""
 
     def __init__(
-        self, world: World, lifecycle: Lifecycle, volumes: Volumes, programs: IPrograms
+        self,
+        world: World,
+        lifecycle: Lifecycle,
+        volumes: Volumes,
+        programs: IPrograms,
+        migration: Migration,
     ) -> None:
         self._world = world
         self._lifecycle = lifecycle
+        self._migration = migration
         self._volumes = volumes
         self._programs = programs
 
@@ -39,47 +43,30 @@ class Operators:
 
     def migrate(self, machine: Machine) -> dict[str, Any]:
         """
-        To another host: the machine keeps its id, but has another address, and another volume
-        with the same data. What it had in memory is gone.
+        To another host.
 
         @raise Refusal: it is about to become something else.
         """
-        if machine.state not in MIGRATABLE or machine.step is not None:
-            raise cannot("migrate", machine.state)
-        self._programs.send(machine.id, signal.SIGKILL)
-        machine.memory = False
-        machine.unreachable = False
-        if machine.volume is not None:
-            new = self._volumes.replaced(self._world.volumes[machine.volume])
-            (mount, *others) = machine.config["mounts"]
-            mounts = [{**mount, "volume": new.id}, *others]
-            machine.config = {**machine.config, "mounts": mounts}
-            machine.host = new.host
-        machine.private_ip = self._world.new_address(machine.port)
-        self._world.note(machine, "migrate", machine.state, "flyd")
-        self._world.changed(machine)
-        self._lifecycle.reboot(machine)
+        self._migration.migrate(machine)
         return {"private_ip": machine.private_ip, "volume": machine.volume}
 
     def unreachable(self, machine: Machine) -> None:
         """Its host goes down, and its processes with it; its state is shown as it was."""
-        machine.unreachable = True
-        volume = self._world.volumes.get(machine.volume or "")
-        if volume is not None:
-            volume.unreachable = True
-            self._world.changed_volume(volume)
-        self._world.changed(machine)
+        self._set_reach(machine, False)
         self._lifecycle.kill(machine)
 
     def reachable(self, machine: Machine) -> None:
         """Its host is back, and boots what had run."""
-        machine.unreachable = False
+        self._set_reach(machine, True)
+        self._lifecycle.come_back(machine)
+
+    def _set_reach(self, machine: Machine, reachable: bool) -> None:
+        machine.unreachable = not reachable
         volume = self._world.volumes.get(machine.volume or "")
         if volume is not None:
-            volume.unreachable = False
+            volume.unreachable = not reachable
             self._world.changed_volume(volume)
         self._world.changed(machine)
-        self._lifecycle.reboot(machine)
 
     def lose_snapshot(self, machine: Machine) -> None:
         """

@@ -12,6 +12,7 @@ from matrix.testing.fly.call import Action, Call, seconds
 from matrix.testing.fly.leases import Leases
 from matrix.testing.fly.lifecycle import Lifecycle
 from matrix.testing.fly.machines import reachable, seen
+from matrix.testing.fly.migration import Migration
 from matrix.testing.fly.programs import IPrograms
 from matrix.testing.fly.records import Machine
 from matrix.testing.fly.refusals import Refusal, cannot, invalid, refuse
@@ -26,12 +27,18 @@ class Power:
     """What can be done with machines that are there."""
 
     def __init__(
-        self, world: World, lifecycle: Lifecycle, leases: Leases, programs: IPrograms
+        self,
+        world: World,
+        lifecycle: Lifecycle,
+        leases: Leases,
+        programs: IPrograms,
+        migration: Migration,
     ) -> None:
         self._world = world
         self._lifecycle = lifecycle
         self._leases = leases
         self._programs = programs
+        self._migration = migration
 
     def actions(self) -> Sequence[Action]:
         """The table."""
@@ -55,10 +62,13 @@ class Power:
         if before == "started":
             if self._world.tuning.switches.start_when_started == "conflict":
                 raise refuse("already-started")
-        else:
-            self._check_start(machine)
-            self._lifecycle.start(machine)
-        return {"previous_state": before, "migrated": False, "new_host": ""}
+            return _began(before)
+        self._check_start(machine)
+        moves = self._migration.may_happen(machine)
+        if moves:
+            self._migration.migrate(machine)
+        self._lifecycle.start(machine)
+        return _began(before, f"host-{machine.host}" if moves else "")
 
     def _check_start(self, machine: Machine) -> None:
         state = machine.state
@@ -182,3 +192,7 @@ class Power:
         self._leases.guard(machine, call.nonce)
         reachable(machine)
         return machine
+
+
+def _began(previous: str, new_host: str = "") -> dict[str, Any]:
+    return {"previous_state": previous, "migrated": bool(new_host), "new_host": new_host}

@@ -107,6 +107,18 @@ class Switches:
     """Fly's own, kept by 429: C{on} or C{off}."""
 
 
+@dataclass
+class Chances:
+    """How likely it is, from 0 to 1, that something happens which no call asks for."""
+
+    snapshot_loss: float = 0.0
+    """A suspended machine that is started has lost its memory, and boots."""
+    failed_start: float = 0.0
+    """A machine that is to boot ends up C{failed}."""
+    migration: float = 0.0
+    """A machine that rests is moved to another host as it is started."""
+
+
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "start_when_started": ("ok", "conflict"),
     "start_while_suspending": ("accepted", "refused"),
@@ -130,6 +142,7 @@ class Tuning:
 
     timings: Timings = field(default_factory=Timings)
     switches: Switches = field(default_factory=Switches)
+    chances: Chances = field(default_factory=Chances)
 
     def set(self, name: str, value: str) -> None:
         """
@@ -143,17 +156,29 @@ class Tuning:
                 raise ConfigurationError(f"{name} is one of {known}, not {value!r}")
             setattr(self.switches, name, value)
             return
-        if name not in {each.name for each in fields(self.timings)}:
-            known = ", ".join([*asdict(self.timings), *CHOICES])
-            raise ConfigurationError(f"there is no {name!r} to be set, only {known}")
-        try:
-            setattr(self.timings, name, Span.parse(value))
-        except ValueError:
+        kind = next((one for one in (self.timings, self.chances) if hasattr(one, name)), None)
+        if kind is None:
             raise ConfigurationError(
-                f"{name} takes seconds, as in 0.3 or 0.2-0.5, not {value!r}"
-            ) from None
+                f"there is no {name!r} to be set, only {', '.join(self.shown())}"
+            )
+        try:
+            read = Span.parse if kind is self.timings else _odds
+            setattr(kind, name, read(value))
+        except ValueError:
+            wanted = "seconds, as in 0.3 or 0.2-0.5" if kind is self.timings else "0 to 1"
+            raise ConfigurationError(f"{name} takes {wanted}, not {value!r}") from None
 
     def shown(self) -> dict[str, str]:
         """Every name with its value."""
         timings = {each.name: getattr(self.timings, each.name) for each in fields(self.timings)}
-        return {**{name: str(span) for name, span in timings.items()}, **asdict(self.switches)}
+        chances = asdict(self.chances)
+        return {name: str(value) for name, value in (timings | chances).items()} | asdict(
+            self.switches
+        )
+
+
+def _odds(text: str) -> float:
+    odds = float(text)
+    if not 0 <= odds <= 1:
+        raise ValueError(text)
+    return odds

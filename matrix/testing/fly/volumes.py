@@ -227,7 +227,14 @@ class Volumes:
 def copy(source: Path, target: Path) -> None:
     """A directory as it is now. Blocks: tests' volumes are small."""
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target, symlinks=True, ignore=_special)
+    shutil.copytree(source, target, symlinks=True, ignore=_special, copy_function=_copy_file)
+
+
+def _copy_file(source: str, target: str) -> None:
+    try:
+        shutil.copy2(source, target, follow_symlinks=False)
+    except FileNotFoundError:
+        return  # its machine runs, and has just removed it
 
 
 def _special(directory: str, names: list[str]) -> list[str]:

@@ -42,7 +42,9 @@ class _Root(Resource):
         )
         handler = self._control if path.startswith(PREFIX) else self._api
         work = Deferred.fromCoroutine(handler.answer(asked))
-        request.notifyFinish().addErrback(lambda _: work.cancel())
+        gone: Deferred[None] = request.notifyFinish()
+        # What was asked for is done, whoever left; but nobody waits on.
+        gone.addErrback(lambda _: work.cancel() if path.endswith("/wait") else None)
         work.addCallback(self._write, request)
         work.addErrback(self._broken, request)
         return NOT_DONE_YET

@@ -60,6 +60,14 @@ class World:
         span = getattr(self.tuning.timings, timing)
         return float(span.at(self.chance.draw(timing, *who)))
 
+    def happens(self, odds: float, *what: str) -> bool:
+        """
+        Whether chance has it so.
+
+        @param odds: from 0 to 1.
+        """
+        return odds > 0 and self.chance.draw(*what) < odds
+
     def new_id(self, kind: str, digits: int = 14) -> str:
         """An identifier that nothing has or had."""
         return self.chance.identifier(kind, self.store.next_number(), digits)
