@@ -102,7 +102,7 @@ def _cached(issuer: LocalIssuer, key: Key, tokens: list[bytes]) -> Cached:
         _verified(gate, token)
     nothing: Any = None
     compass, failures = Compass(Places(), Origins()), Failures(300, time.monotonic)
-    validator = Validator(gate, Registry(), failures, compass, Tickets(nothing))
+    validator = Validator(gate, Registry(), failures, nothing, compass, Tickets(nothing))
 
     def recall(brought: list[bytes]) -> None:
         known = gate.recall

@@ -38,6 +38,9 @@ NEWCOMER = 0.1
 LATER = 0.25
 """The share of a siege in which the router has learned whose tokens not to look at."""
 
+SETTLE = 2.5
+"""Seconds until the metrics have what each worker counted."""
+
 LONGEST = 900.0
 """Seconds for a siege."""
 
@@ -225,6 +228,7 @@ class Siege:
         before = await asyncio.to_thread(Look.take, self.matrix)
         attack = asyncio.ensure_future(_attack(orders))
         besieged = await self._visited(attack)
+        await asyncio.sleep(SETTLE)
         after = await asyncio.to_thread(Look.take, self.matrix)
         return Report(calm, besieged, before, after, attack.result())
 
