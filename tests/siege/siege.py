@@ -180,7 +180,7 @@ class Plan:
     addresses: int = 250
     calm: float = 10.0
     """Seconds before it begins."""
-    seconds: float = 300.0
+    seconds: float = 600.0
     """After which no more tokens are shown."""
     seed: str = "siege"
 
