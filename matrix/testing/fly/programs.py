@@ -190,7 +190,7 @@ class LocalPrograms:
 
     async def _until_gone(self, process: Process, longest: float) -> bool:
         deadline = self._reactor.seconds() + longest
-        while is_alive(process) or _has_group(process):
+        while is_alive(process) or await self._in_thread(_has_group, process):
             if self._reactor.seconds() >= deadline:
                 return False
             await deferLater(self._reactor, LOOK_SECONDS)
@@ -214,7 +214,10 @@ def _signal(process: Process, number: int) -> None:
 
 
 def _has_group(process: Process) -> bool:
-    """Whether anybody is left of it. Zombies, whom nobody may be there to reap, are not."""
+    """
+    Whether anybody is left of it. Zombies, whom nobody may be there to reap, are nobody. May
+    read all of /proc: call it in a thread.
+    """
     if not _is_theirs(process):
         return False
     try:

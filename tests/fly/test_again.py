@@ -1,0 +1,77 @@
+"""An emulator that was killed, and started again: nothing is lost, nothing happens twice."""
+
+from __future__ import annotations
+
+from matrix.testing.fly.case import FlyCase
+
+ONE = "/apps/users/machines"
+
+
+class AgainTests(FlyCase):
+    def test_what_runs_runs_on(self) -> None:
+        machine = self.started(name="mine")
+        before = self.get(machine)
+        self.again()
+        self.assertEqual(self.get(machine), before)
+        self.assertEqual(len(self.programs.boots), 1)
+        self.assertNotEqual(self.created(), machine)
+
+    def test_each_step_is_taken_all_the_same(self) -> None:
+        created = self.created()
+        self.clock.advance(1.0)
+        self.again()
+        self.clock.advance(1.01)
+        self.assertEqual(self.state(created), "starting")
+        self.again()
+        self.pass_time()
+        self.assertEqual(self.state(created), "started")
+        for what, state in (("suspend", "suspended"), ("start", "started"), ("stop", "stopped")):
+            self.power(created, what)
+            self.again()
+            self.pass_time()
+            self.assertEqual(self.state(created), state)
+        self.assertEqual(len(self.programs.boots), 1)
+        self.ok("DELETE", f"{ONE}/{created}")
+        self.again()
+        self.clock.advance(0.51)
+        self.assertEqual(self.state(created), "destroyed")
+
+    def test_those_who_waited_wait_on_with_the_next_one(self) -> None:
+        machine = self.created()
+        self.again()
+        waiting = self.begin("GET", f"{ONE}/{machine}/wait")
+        self.pass_time()
+        self.assertEqual(self.successResultOf(waiting).status, 200)
+
+    def test_a_program_that_died_meanwhile(self) -> None:
+        runs, stands = self.started(), self.suspended()
+        for machine in (runs, stands):
+            self.programs.alive.pop(machine)
+        self.again()
+        self.assertEqual((self.state(runs), self.state(stands)), ("restarting", "suspended"))
+        self.pass_time()
+        self.assertEqual(self.state(runs), "started")
+        self.power(stands, "start")
+        self.pass_time()
+        self.assertEqual(len(self.programs.boots), 4)
+
+    def test_a_program_that_should_not_run(self) -> None:
+        machine = self.started()
+        boot = self.programs.alive[machine]
+        self.power(machine, "stop", {})
+        self.pass_time()
+        self.programs.alive[machine] = boot
+        self.again()
+        self.assertNotIn(machine, self.programs.alive)
+
+    def test_volumes_leases_and_snapshots(self) -> None:
+        volume = self.ok("POST", "/apps/users/volumes", {"name": "d", "region": "fra"})["id"]
+        self.ok("POST", f"/apps/users/volumes/{volume}/snapshots")
+        machine = self.started()
+        lease = self.ok("POST", f"{ONE}/{machine}/lease", {"ttl": 60}, status=201)
+        self.again()
+        self.pass_time()
+        self.assertEqual(self.ok("GET", f"/apps/users/volumes/{volume}")["state"], "created")
+        (snapshot,) = self.ok("GET", f"/apps/users/volumes/{volume}/snapshots")
+        self.assertEqual(snapshot["status"], "created")
+        self.assertEqual(self.ok("GET", f"{ONE}/{machine}/lease")["data"], lease["data"])

@@ -1,0 +1,346 @@
+"""The Fly emulator over real HTTP, its machines real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from treq.client import HTTPClient
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+from twisted.web._newclient import ResponseFailed, ResponseNeverReceived
+from twisted.web.client import Agent, HTTPConnectionPool
+
+from matrix.errors import ConfigurationError
+from matrix.processes import find, is_alive, state
+from matrix.testing.fly.emulator import TOKEN, FlyEmulator
+from matrix.testing.fly.tuning import Tuning
+from matrix.testing.scratch import scratch
+
+CONFIG = {"image": "registry.example/daemon:1", "services": [{"internal_port": 8080}]}
+QUICK = {"unseen": "0", "pull": "0", "start": "0", "suspend": "0.05", "resume": "0.05",
+         "stop": "0", "still_active": "0", "destroy": "0", "replace": "0", "volume": "0",
+         "rate_limits": "off"}  # fmt: skip
+LONG = 20.0
+"""Seconds within which anything happens, on a host that does much else."""
+LOST = (ResponseNeverReceived, ResponseFailed, ConnectionLost, ConnectionDone)
+
+
+def alive(pid: int) -> bool:
+    """Whether there is such a process; one that only waits to be reaped is none."""
+    process = find(pid)
+    return process is not None and is_alive(process)
+
+
+class FlyProcessCase(TestCase):
+    """A client of an emulator, wherever that runs."""
+
+    url: str
+
+    def client(self) -> HTTPClient:
+        return HTTPClient(Agent(reactor, pool=HTTPConnectionPool(reactor, persistent=False)))
+
+    async def call(
+        self, method: str, path: str, body: Any = None, token: str = TOKEN
+    ) -> tuple[int, Any]:
+        prefix = "" if path.startswith("/_emulator") else "/v1"
+        response = await self.client().request(
+            method,
+            self.url + prefix + path,
+            headers={"authorization": f"Bearer {token}"},
+            timeout=LONG,
+            **({} if body is None else {"json": body}),
+        )
+        content = await response.content()
+        return response.code, json.loads(content) if content else None
+
+    async def ok(self, method: str, path: str, body: Any = None) -> Any:
+        status, value = await self.call(method, path, body)
+        self.assertLess(status, 300, value)
+        return value
+
+    async def machine(self, config: Any = None, **members: Any) -> Any:
+        """One that runs and listens."""
+        body = {"region": "fra", "config": {**CONFIG, **(config or {})}, **members}
+        machine = await self.ok("POST", "/apps/users/machines", body)
+        await self.reach(machine["id"], "started")
+        await self.ask(machine)
+        return machine
+
+    async def reach(self, machine_id: str, wanted: str) -> None:
+        path = f"/apps/users/machines/{machine_id}"
+        version = (await self.ok("GET", path))["instance_id"]
+        await self.ok("GET", f"{path}/wait?state={wanted}&timeout=20&version={version}")
+
+    async def power(self, machine: Any, what: str, wanted: str) -> Any:
+        answer = await self.ok("POST", f"/apps/users/machines/{machine['id']}/{what}")
+        await self.reach(machine["id"], wanted)
+        return answer
+
+    async def ask(
+        self, machine: Any, path: str = "/", method: str = "GET", data: bytes | None = None
+    ) -> Any:
+        """What a machine's program answers, once it listens."""
+        url = f"http://{machine['private_ip']}:8080{path}"
+        deadline = time.monotonic() + LONG
+        while True:
+            try:
+                response = await self.client().request(method, url, data=data, timeout=LONG)
+                return json.loads(await response.content())
+            except ConnectError:
+                if time.monotonic() > deadline:
+                    raise
+                await deferLater(reactor, 0.02)
+
+    async def until(self, check: Any) -> None:
+        deadline = time.monotonic() + LONG
+        while not check():
+            self.assertLess(time.monotonic(), deadline)
+            await deferLater(reactor, 0.02)
+
+
+class EmulatorTests(FlyProcessCase):
+    """In this process."""
+
+    async def setUp(self) -> None:
+        self.directory = scratch(self)
+        self.addCleanup(self.put_away)
+        self.open()
+        await self.ok("POST", "/apps", {"name": "users", "org_slug": "personal"})
+
+    def open(self, program: str = "tiny") -> None:
+        tuning = Tuning()
+        for name, value in QUICK.items():
+            tuning.set(name, value)
+        self.emulator = FlyEmulator(reactor, self.directory, program, tuning=tuning)
+        self.url = self.emulator.listen()
+
+    async def put_away(self) -> None:
+        await self.emulator.close()
+
+    async def volume(self) -> str:
+        body = {"name": "data", "region": "fra", "size_gb": 1}
+        return str((await self.ok("POST", "/apps/users/volumes", body))["id"])
+
+    async def test_a_suspended_process_stands_still_and_goes_on_where_it_was(self) -> None:
+        machine = await self.machine()
+        first = await self.ask(machine)
+        self.assertEqual(first["machine"], machine["id"])
+        await self.power(machine, "suspend", "suspended")
+        process = find(first["pid"])
+        assert process is not None
+        self.assertEqual(state(process), "T")
+        answer = await self.power(machine, "start", "started")
+        self.assertEqual(answer["previous_state"], "suspended")
+        again = await self.ask(machine)
+        self.assertEqual((again["pid"], again["boots"], again["requests"]), (first["pid"], 1, 3))
+
+    async def test_lost_memory_is_a_cold_boot(self) -> None:
+        volume = await self.volume()
+        machine = await self.machine({"mounts": [{"volume": volume, "path": "/data"}]})
+        await self.ask(machine, "/files/note", "PUT", b"kept")
+        first = await self.ask(machine)
+        await self.power(machine, "suspend", "suspended")
+        await self.ok("POST", f"/_emulator/machines/{machine['id']}/lose-snapshot")
+        answer = await self.power(machine, "start", "started")
+        self.assertEqual(answer["previous_state"], "suspended")
+        again = await self.ask(machine)
+        self.assertNotEqual(again["pid"], first["pid"])
+        self.assertEqual((again["boots"], again["requests"]), (2, 1))
+        self.assertEqual(await self.ask(machine, "/files/note"), {"content": "kept"})
+        self.assertFalse(alive(first["pid"]))
+
+    async def test_without_a_volume_a_stop_resets_what_was_written(self) -> None:
+        machine = await self.machine({"env": {"A": "b"}})
+        self.assertEqual((await self.ask(machine, "/environment"))["A"], "b")
+        await self.ask(machine, "/files/note", "PUT", b"x")
+        await self.power(machine, "stop", "stopped")
+        await self.power(machine, "start", "started")
+        self.assertEqual(await self.ask(machine, "/files/note"), {})
+
+    async def test_a_stop_is_the_signal_and_then_the_end(self) -> None:
+        config = {"stop_config": {"signal": "SIGHUP", "timeout": "300ms"}}
+        await self.emulator.close()
+        self.open(
+            f"{sys.executable} -c 'import signal, time; "
+            "signal.signal(signal.SIGHUP, signal.SIG_IGN); time.sleep(600)'"
+        )
+        body = {"config": {**CONFIG, **config}}
+        machine = await self.ok("POST", "/apps/users/machines", body)
+        await self.reach(machine["id"], "started")
+        pid = (await self.ok("GET", "/_emulator/processes"))[machine["id"]]
+        await deferLater(reactor, 0.3)  # until it ignores the signal
+        began = time.monotonic()
+        await self.power(machine, "stop", "stopped")
+        self.assertGreater(time.monotonic() - began, 0.25)
+        self.assertFalse(alive(pid))
+
+    async def test_a_program_that_crashes_is_booted_again(self) -> None:
+        machine = await self.machine()
+        first = await self.ask(machine)
+        os.kill(first["pid"], signal.SIGKILL)
+        await self.until(lambda: not alive(first["pid"]))
+        await self.reach(machine["id"], "started")
+        self.assertNotEqual((await self.ask(machine))["pid"], first["pid"])
+        events = await self.ok("GET", f"/apps/users/machines/{machine['id']}/events")
+        self.assertIn("exit", [event["type"] for event in events])
+
+    async def test_a_migrated_machine_answers_at_its_new_address_with_its_data(self) -> None:
+        volume = await self.volume()
+        machine = await self.machine({"mounts": [{"volume": volume, "path": "/data"}]})
+        await self.ask(machine, "/files/note", "PUT", b"kept")
+        moved = await self.ok("POST", f"/_emulator/machines/{machine['id']}/migrate")
+        await self.reach(machine["id"], "started")
+        self.assertEqual(await self.ask(moved, "/files/note"), {"content": "kept"})
+        with self.assertRaises(ConnectError):
+            await self.client().get(f"http://{machine['private_ip']}:8080/")
+
+    async def test_a_lost_answer_is_a_closed_connection(self) -> None:
+        machine = await self.machine()
+        path = f"/apps/users/machines/{machine['id']}"
+        for kind, wanted in (("before", "started"), ("lost", "suspended")):
+            fault = {"kind": kind, "action": "machines.suspend", "times": 1}
+            await self.ok("POST", "/_emulator/faults", fault)
+            with self.assertRaises(LOST):
+                await self.call("POST", f"{path}/suspend")
+            await self.reach(machine["id"], wanted)
+
+    async def test_whoever_hangs_up_waits_no_more(self) -> None:
+        body = {"config": CONFIG, "skip_launch": True}
+        machine = await self.ok("POST", "/apps/users/machines", body)
+        path = f"{self.url}/v1/apps/users/machines/{machine['id']}/wait"
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        waiting = self.client().get(path, headers=headers, timeout=0.3)
+        world = self.emulator.parts.world
+        await self.until(lambda: len(world.waits) == 1)
+        await waiting.addErrback(lambda failure: None)
+        await self.until(lambda: len(world.waits) == 0)
+
+    async def test_rate_limits_and_tokens_over_http(self) -> None:
+        self.emulator.parts.world.tuning.set("rate_limits", "on")
+        statuses = [(await self.call("GET", "/platform/regions"))[0] for _ in range(4)]
+        self.assertEqual(statuses, [200, 200, 200, 429])
+        self.assertEqual((await self.call("GET", "/apps/users", token="x"))[0], 401)
+
+    async def test_the_next_emulator_finds_what_runs(self) -> None:
+        machine, other = await self.machine(name="one"), await self.machine()
+        await self.power(other, "suspend", "suspended")
+        first = await self.ask(machine)
+        await self.emulator.close(end_machines=False)
+        self.open()
+        shown = await self.ok("GET", f"/apps/users/machines/{machine['id']}")
+        self.assertEqual((shown["state"], shown["name"]), ("started", "one"))
+        self.assertEqual((await self.ask(machine))["pid"], first["pid"])
+        await self.power(other, "start", "started")
+        self.assertEqual((await self.ask(other))["boots"], 1)
+
+    async def test_two_at_once_in_one_directory_are_refused(self) -> None:
+        with self.assertRaisesRegex(ConfigurationError, "another emulator runs"):
+            FlyEmulator(reactor, self.directory)
+
+    async def test_nothing_runs_on_when_it_is_closed(self) -> None:
+        machines = await gatherResults([Deferred.fromCoroutine(self.machine()) for _ in range(5)])
+        pids = [(await self.ask(machine))["pid"] for machine in machines]
+        await self.emulator.close()
+        self.assertEqual([pid for pid in pids if alive(pid)], [])
+        self.open()
+        await gatherResults(
+            [Deferred.fromCoroutine(self.reach(machine["id"], "started")) for machine in machines]
+        )
+
+    async def test_our_daemon_as_a_machine(self) -> None:
+        await self.emulator.close()
+        self.open("daemon")
+        volume = await self.volume()
+        config = {
+            "env": {"MATRIX_MACHINE_TOKEN": "secret"},
+            "mounts": [{"volume": volume, "path": "/data"}],
+        }
+        body = {"region": "fra", "config": {**CONFIG, **config}}
+        machine = await self.ok("POST", "/apps/users/machines", body)
+        await self.reach(machine["id"], "started")
+        await self.ask(machine, "/healthz")
+        self.assertTrue((self.directory / "volumes" / volume / "data" / "workspace").is_dir())
+
+
+class TwistdTests(FlyProcessCase):
+    """As C{twistd matrix-fly}."""
+
+    def setUp(self) -> None:
+        self.directory = scratch(self)
+
+    async def run_emulator(self, *more: str) -> subprocess.Popen[bytes]:
+        log = self.directory / "log"
+        settings = [f"--set={name}={value}" for name, value in QUICK.items()]
+        with open(log, "ab") as output:
+            process = subprocess.Popen(
+                [
+                    str(Path(sys.prefix) / "bin" / "twistd"), "--nodaemon", "--pidfile=",
+                    "matrix-fly", "--listen", "127.0.0.1:0", "--program", "tiny",
+                    "--state-dir", str(self.directory / "state"), *settings, *more,
+                ],
+                stdout=output,
+                stderr=output,
+            )  # fmt: skip
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        mark = "Machines API at "
+        before = log.read_text().count(mark)
+        await self.until(lambda: log.read_text().count(mark) > before)
+        self.url = log.read_text().rpartition(mark)[2].split()[0]
+        return process
+
+    async def end(self, process: subprocess.Popen[bytes], number: int) -> None:
+        process.send_signal(number)
+        await self.until(lambda: process.poll() is not None)
+
+    async def test_killed_and_started_again(self) -> None:
+        process = await self.run_emulator()
+        await self.ok("POST", "/apps", {"name": "users", "org_slug": "personal"})
+        machine, sleeper = await self.machine(), await self.machine()
+        await self.power(sleeper, "suspend", "suspended")
+        first = await self.ask(machine)
+        calls = [
+            Deferred.fromCoroutine(self.call("POST", "/apps/users/machines", {"config": CONFIG}))
+            for _ in range(8)
+        ]
+        for call in calls:
+            call.addErrback(lambda failure: None)
+        await deferLater(reactor, 0.05)
+        await self.end(process, signal.SIGKILL)
+        await gatherResults(calls)
+        again = await self.run_emulator()
+        self.assertEqual((await self.ask(machine))["pid"], first["pid"])
+        await self.power(sleeper, "start", "started")
+        self.assertEqual((await self.ask(sleeper))["boots"], 1)
+        machines = await self.ok("GET", "/apps/users/machines")
+        for shown in machines:
+            await self.reach(shown["id"], "started")
+            self.assertEqual((await self.ask(shown))["machine"], shown["id"])
+        pids = [(await self.ask(shown))["pid"] for shown in machines]
+        await self.end(again, signal.SIGTERM)
+        self.assertEqual([pid for pid in pids if alive(pid)], [])
+
+    async def test_a_port_that_is_taken_ends_it_with_one_line(self) -> None:
+        await self.run_emulator()
+        port = self.url.rpartition(":")[2]
+        done = subprocess.run(
+            [
+                str(Path(sys.prefix) / "bin" / "twistd"), "--nodaemon", "--pidfile=", "matrix-fly",
+                "--listen", f"127.0.0.1:{port}", "--state-dir", str(self.directory / "other"),
+            ],
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )  # fmt: skip
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"cannot listen", done.stderr)
