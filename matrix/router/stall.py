@@ -16,8 +16,8 @@ TURN = 0.01
 keep everybody else waiting for a quarter of a second."""
 
 AT_ONCE = 4
-"""Released in a turn, so 400 in a second, which takes a fifth of a core at most: however many there are
-who wait, what is left is for those whose tokens are good."""
+"""Released in a turn, so 400 in a second, which take about a fifth of a core: however many there
+are who wait, what is left is for those whose tokens are good."""
 
 
 class Stall:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import shutil
 import tempfile
 import time
-from base64 import urlsafe_b64decode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import jwt
 from twisted.trial.unittest import SynchronousTestCase
 
 from matrix.errors import ConfigurationError
-from matrix.testing.issuer import ISSUER, LocalIssuer
+from matrix.testing.issuer import ISSUER, LocalIssuer, LocalUser
 
+ALICE = LocalUser.named("alice").id
 NOW = 1_800_000_000.0
 
 
@@ -161,6 +163,59 @@ class MintTests(IssuerCase):
         self.assertEqual(sorted(claims), ["exp", "iat", "iss", "ref", "role"])
         self.assertEqual((claims["iss"], claims["role"]), ("supabase", "service_role"))
         self.assertEqual(part(self.issuer.api_key(), 0), {"alg": "HS256", "typ": "JWT"})
+
+
+class AbilityTests(IssuerCase):
+    """What facts/supabase.md section 8 wants of an issuer for tests, row by row."""
+
+    def test_what_it_can_mint(self) -> None:
+        mint, secret = self.issuer.mint, self.issuer.legacy_secret
+        symmetric = {"alg": "HS256", "secret": secret, "header": {"kid": None}}
+        other = str(uuid4())
+        rows: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
+            ("a normal user", mint("alice"), {"alg": "ES256"}, {"role": "authenticated"}),
+            ("anonymous", mint("alice", is_anonymous=True), {}, {"is_anonymous": True}),
+            ("aal2", mint("alice", aal="aal2"), {}, {"aal": "aal2"}),
+            ("with client_id", mint("alice", client_id=other), {}, {"client_id": other}),
+            ("anon key", self.issuer.api_key(), {"alg": "HS256"}, {"sub": None, "role": "anon"}),
+            (
+                "service_role key",
+                self.issuer.api_key("service_role"),
+                {"alg": "HS256", "kid": None},
+                {"iss": "supabase", "exp": NOW + 10 * 365 * 86400, "session_id": None},
+            ),
+            (
+                "service_role by the asymmetric key",
+                mint("alice", role="service_role", without={"sub", "session_id"}),
+                {"alg": "ES256"},
+                {"role": "service_role", "sub": None},
+            ),
+            (
+                "aud as an array",
+                mint("alice", aud=["authenticated"]),
+                {},
+                {"aud": ["authenticated"]},
+            ),
+            ("no iss", mint("alice", without={"iss"}), {}, {"iss": None}),
+            ("no kid", mint("alice", header={"kid": None}), {"kid": None, "alg": "ES256"}, {}),
+            ("just expired", mint("alice", life=-31), {}, {"exp": NOW - 31}),
+            ("iat in the future", mint("alice", iat=NOW + 60), {}, {"iat": NOW + 60}),
+            ("another project's", mint("alice", iss="https://x.supabase.co"), {}, {"sub": ALICE}),
+            ("alg none", mint("alice", alg="none"), {"alg": "none"}, {"sub": ALICE}),
+            ("signed with the public key", mint("alice", alg="HS256"), {"alg": "HS256"}, {}),
+            ("by the legacy secret", mint("alice", **symmetric), {"alg": "HS256", "kid": None}, {}),
+            ("an unknown kid", mint("alice", header={"kid": other}), {"kid": other}, {}),
+        ]
+        for name, token, header, claims in rows:
+            for place, wanted in ((0, header), (1, claims)):
+                found = part(token, place)
+                self.assertEqual({key: found.get(key) for key in wanted}, wanted, name)
+
+    def test_key_confusion_signs_with_what_everybody_can_read(self) -> None:
+        message, _, signature = self.issuer.mint("alice", alg="HS256").rpartition(".")
+        pem = self.issuer.keys["current"].public_pem
+        digest = hmac.digest(pem, message.encode(), "sha256")
+        self.assertEqual(signature, urlsafe_b64encode(digest).rstrip(b"=").decode())
 
 
 class RotationTests(IssuerCase):

@@ -451,3 +451,28 @@ class GateOverHttpTests(ServedIssuerCase):
     async def test_no_issuer_and_nothing_kept(self) -> None:
         await self.issuer.close()
         self.assertEqual(await self.reason(self.issuer.mint("alice")), "keys")
+
+    async def test_sign_out_at_the_issuer_does_not_end_the_token(self) -> None:
+        """Facts, section 5: it is good until it expires, and only refreshing is over."""
+        session = await self.sign_in()
+        token = session["access_token"]
+        self.assertIsNone(await self.reason(token))
+        for scope in ("local", "global"):
+            status, _ = await self.call("POST", f"/logout?scope={scope}", token)
+            self.assertEqual(status, 204 if scope == "local" else 403)
+            self.assertIsNone(await self.reason(token))
+        body = {"refresh_token": session["refresh_token"]}
+        status, _ = await self.call("POST", "/token?grant_type=refresh_token", json=body)
+        self.assertEqual(status, 400)
+
+    async def test_a_tab_that_slept_shows_an_expired_token_and_then_refreshes(self) -> None:
+        self.issuer.life = -60.0
+        session = await self.sign_in()
+        self.assertEqual(await self.reason(session["access_token"]), "expired")
+        self.issuer.life = 3600.0
+        body = {"refresh_token": session["refresh_token"]}
+        status, newer = await self.call("POST", "/token?grant_type=refresh_token", json=body)
+        self.assertEqual(status, 200)
+        principal = await self.gate.verify(newer["access_token"].encode())
+        claims = jwt.decode(session["access_token"], options={"verify_signature": False})
+        self.assertEqual(principal.session_id, claims["session_id"])
