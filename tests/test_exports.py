@@ -45,6 +45,7 @@ EXPORTS = {
         "TokenGate",
         "harmless_protocol",
         "has_marker",
+        "issuer_of",
         "refusal",
         "secret_key",
         "supabase_cookie_name",

@@ -8,7 +8,7 @@ from matrix.auth._keys import OUTCOMES, JwksKeys
 from matrix.auth._memory import MemoryGate, StaticKeys
 from matrix.auth._origins import Origins
 from matrix.auth._refusals import Reason, refusal
-from matrix.auth._rules import Policy
+from matrix.auth._rules import Policy, issuer_of
 from matrix.auth._ssr import supabase_cookie_name
 from matrix.auth._subprotocol import MARKER, harmless_protocol, has_marker
 from matrix.auth._supabase import ApiRefusal, ApiUnreachable, AuthApi, Grant
@@ -42,6 +42,7 @@ __all__ = [
     "TokenGate",
     "harmless_protocol",
     "has_marker",
+    "issuer_of",
     "refusal",
     "secret_key",
     "supabase_cookie_name",

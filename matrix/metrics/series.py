@@ -161,6 +161,12 @@ RIGHTS_LOST = CounterSeries(
     "and cause (expired, revoked, blocked, deleted).",
     ("kind", "cause"),
 )
+SESSION_CHECKS = CounterSeries(
+    "matrix_session_checks",
+    "Sessions with open streams that the issuer was asked about, by outcome: good, ended (revoked "
+    "here too), unrecorded (the directory could not be reached), refused, unreachable.",
+    ("outcome",),
+)
 DIRECTORY_STALE_SECONDS = GaugeSeries(
     "matrix_directory_stale_seconds",
     "For how long changes in the directory may have gone unnoticed; 0 while all is well.",
@@ -217,6 +223,7 @@ TABLE: tuple[Series, ...] = (
     JWKS_FETCHES,
     JWKS_AGE_SECONDS,
     RIGHTS_LOST,
+    SESSION_CHECKS,
     DIRECTORY_STALE_SECONDS,
     LOOP_LAG_SECONDS,
     ACCESS_LOG_DROPPED,

@@ -93,7 +93,7 @@ class Door:
     async def open(self, supplies: Supplies, live: Machinery, public: list[socket.socket]) -> None:
         """Learn the issuer's keys, then accept connections."""
         gate = await self._trust.open(supplies)
-        self._tenure = tenure = Tenure(self._engine, live, gate, self._exchanges)
+        self._tenure = tenure = Tenure(self._engine, supplies, live, gate, self._exchanges)
         self._factory = factory = self._front(supplies, gate, live, tenure)
         await tenure.start()
         self._engine.registry.watch(

@@ -11,6 +11,8 @@ from matrix.settings import Settings
 if TYPE_CHECKING:
     from matrix.router.own import SignIns
 
+_USUAL_KEYS = "/.well-known/jwks.json"
+
 
 @dataclass(frozen=True, slots=True)
 class Supplies:
@@ -22,6 +24,16 @@ class Supplies:
     master: str = field(repr=False)
     admin_token: str | None = field(repr=False)
     sign_ins: SignIns | None = None
+
+    @property
+    def api_url(self) -> str:
+        """Where the issuer's REST API is, without a slash at the end. In embedded mode the
+        issuer's name is no address, and only that of its keys is known."""
+        return (
+            (self.issuer if self.sign_ins is None else self.jwks_url)
+            .removesuffix(_USUAL_KEYS)
+            .rstrip("/")
+        )
 
 
 def from_settings(settings: Settings) -> Supplies:
@@ -54,7 +66,7 @@ def from_settings(settings: Settings) -> Supplies:
 
 def usual_keys(issuer: str) -> str:
     """Where an issuer has its keys unless it says otherwise (facts/supabase.md section 2)."""
-    return f"{issuer.rstrip('/')}/.well-known/jwks.json"
+    return issuer.rstrip("/") + _USUAL_KEYS
 
 
 def check_issuers(main: str, settings: Settings) -> None:
