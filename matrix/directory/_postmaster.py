@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from pathlib import Path
 from time import monotonic, sleep
 
 import psycopg2
@@ -82,6 +83,15 @@ class Postmaster:
         self.process: Process | None = None
         self._port = 0
         self._given_up = False
+
+    @property
+    def log(self) -> Path:
+        """What the server has to say."""
+        return self._cluster.log
+
+    def where(self) -> str:
+        """The connection string of our database; it holds the password."""
+        return self.dsn(DATABASE)
 
     def give_up(self) -> None:
         """Let a start under way fail soon: replaying a long log takes minutes. May be called

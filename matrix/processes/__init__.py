@@ -15,13 +15,16 @@ from matrix.processes._proc import (
 )
 from matrix.processes._reach import python_reach
 from matrix.processes._spawn import Identity, SpawnError, read_pid_file, spawn
+from matrix.processes._supervised import Server, Supervised
 from matrix.processes._watch import ExitWatch, watch_exit
 
 __all__ = [
     "ExitWatch",
     "Identity",
     "Process",
+    "Server",
     "SpawnError",
+    "Supervised",
     "find",
     "group_members",
     "host_boot",

@@ -20,9 +20,16 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from matrix.directory import EmbeddedPostgres, _cluster, _postmaster, embedded
+from matrix.directory import EmbeddedPostgres, _cluster, _postmaster
 from matrix.errors import ConfigurationError
-from matrix.processes import Process, find, is_alive, read_pid_file, session_members
+from matrix.processes import (
+    Process,
+    _supervised,
+    find,
+    is_alive,
+    read_pid_file,
+    session_members,
+)
 from matrix.testing.postgres import execute
 
 ROOT = os.geteuid() == 0
@@ -273,7 +280,7 @@ class LaterStartTests(EmbeddedCase):
         self.assertFalse(is_alive(process))
 
     async def test_it_is_started_again_when_it_dies(self) -> None:
-        self.patch(embedded, "REVIVE_SECONDS", 0.05)
+        self.patch(_supervised, "REVIVE_SECONDS", 0.05)
         dsn = await self.postgres.start()
         first = self.process()
         os.kill(first.pid, signal.SIGKILL)
@@ -289,7 +296,7 @@ class LaterStartTests(EmbeddedCase):
         self.assertNotEqual(self.process(), first)
 
     async def test_it_is_not_started_again_while_stopping(self) -> None:
-        self.patch(embedded, "REVIVE_SECONDS", 0.05)
+        self.patch(_supervised, "REVIVE_SECONDS", 0.05)
         await self.postgres.start()
         os.kill(self.process().pid, signal.SIGKILL)
         await deferLater(reactor, 0.02)
