@@ -103,6 +103,12 @@ class Gone(MatrixError):
     title = "This account was deleted"
 
 
+class LengthRequired(MatrixError):
+    status = 411
+    slug = "length-required"
+    title = "The length of the body is missing"
+
+
 class PreconditionFailed(MatrixError):
     status = 412
     slug = "precondition-failed"

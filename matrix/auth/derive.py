@@ -63,3 +63,7 @@ class MachineSecrets:
     def machine_to_router(self, user_id: UserId, epoch: int) -> str:
         """What a machine shows to the router's internal listener."""
         return self.derive(MACHINE_TO_ROUTER, user_id, epoch)
+
+    def restic_account(self, user_id: UserId, epoch: int) -> str:
+        """What a machine's restic shows to the repository service, as the Basic password."""
+        return self.derive(RESTIC_ACCOUNT, user_id, epoch)

@@ -1,0 +1,27 @@
+"""Repositories of snapshots: restic's REST protocol towards machines, objects in S3 behind it."""
+
+from matrix.snapshots._admission import MachineAdmission
+from matrix.snapshots._bucket import Keeping
+from matrix.snapshots._memory import MemoryStore
+from matrix.snapshots._s3 import S3Store
+from matrix.snapshots._s3_wire import S3Place
+from matrix.snapshots.embedded import EmbeddedSeaweed
+from matrix.snapshots.interfaces import Access, Admission, IObjectStore, StoreUnavailable
+from matrix.snapshots.policy import bucket_policy
+from matrix.snapshots.repository import Repositories, Shape
+
+__all__ = [
+    "Access",
+    "Admission",
+    "EmbeddedSeaweed",
+    "IObjectStore",
+    "Keeping",
+    "MachineAdmission",
+    "MemoryStore",
+    "Repositories",
+    "S3Place",
+    "S3Store",
+    "Shape",
+    "StoreUnavailable",
+    "bucket_policy",
+]
