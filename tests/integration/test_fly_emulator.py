@@ -243,6 +243,10 @@ class EmulatorTests(FlyProcessCase):
         await self.power(other, "start", "started")
         self.assertEqual((await self.ask(other))["boots"], 1)
 
+    async def test_a_directory_that_cannot_be_used(self) -> None:
+        with self.assertRaisesRegex(ConfigurationError, "/dev/null/x cannot be used"):
+            FlyEmulator(reactor, Path("/dev/null/x"))
+
     async def test_two_at_once_in_one_directory_are_refused(self) -> None:
         with self.assertRaisesRegex(ConfigurationError, "another emulator runs"):
             FlyEmulator(reactor, self.directory)

@@ -51,6 +51,8 @@ class Control:
             ("POST", "/reset", lambda *_: operators.reset()),
             ("POST", "/machines/<machine>/<what>", self._to_machine),
         )  # fmt: skip
+        self.paths = tuple((method, rule) for method, rule, _ in table)
+        """Of all calls, below the prefix."""
         self._routes = Map(
             [Rule(PREFIX + rule, methods=[method], endpoint=do) for method, rule, do in table],
             strict_slashes=False,

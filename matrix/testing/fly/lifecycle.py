@@ -88,7 +88,8 @@ class Lifecycle:
     def create(self, machine: Machine) -> None:
         """A machine's life begins."""
         self._world.note(machine, "launch", "created", "user")
-        self._begin(machine, "prepare", self._takes("pull", machine))
+        self._begin(machine, "prepare", "pull")
+        self._world.store.save(machine)
 
     def start(self, machine: Machine, source: str = "user") -> None:
         """Resume a suspended machine, boot any other."""
@@ -97,11 +98,12 @@ class Lifecycle:
         machine.request = {"interrupts": interrupts}
         if self._happens("snapshot_loss", machine):
             machine.memory = False
-        self._enter(machine, "starting", "start", source)
         if machine.memory or interrupts:
-            self._begin(machine, "resume", self._takes("resume", machine))
+            self._enter(
+                machine, "starting", event="start", source=source, step="resume", after="resume"
+            )
         else:
-            self._begin(machine, "boot", self._takes("start", machine))
+            self._cold_start(machine, source)
 
     def stop(self, machine: Machine, number: int | None, grace: float | None) -> None:
         """
@@ -109,20 +111,21 @@ class Lifecycle:
         """
         machine.request = {"signal": number, "grace": grace}
         machine.memory = False
-        self._enter(machine, "stopping", "stop", "user")
-        self._begin(machine, "stop", self._takes("stop", machine))
+        self._enter(machine, "stopping", event="stop", source="user", step="stop", after="stop")
 
     def suspend(self, machine: Machine) -> None:
         """It stands still at once; its memory is kept when that was written."""
-        self._enter(machine, "suspending", "suspend", "user")
+        self._enter(
+            machine, "suspending", event="suspend", source="user", step="suspend", after="suspend"
+        )
         self._programs.send(machine.id, signal.SIGSTOP)
-        self._begin(machine, "suspend", self._takes("suspend", machine))
 
     def restart(self, machine: Machine, number: int | None, grace: float | None) -> None:
         """Stop and boot."""
         machine.request = {"signal": number, "grace": grace}
-        self._enter(machine, "restarting", "restart", "user")
-        self._begin(machine, "restart", self._takes("stop", machine))
+        self._enter(
+            machine, "restarting", event="restart", source="user", step="restart", after="stop"
+        )
 
     def update(self, machine: Machine, config: dict[str, Any], launch: bool) -> None:
         """A new version. A machine that was stopped or suspended is stopped afterwards."""
@@ -135,13 +138,13 @@ class Lifecycle:
         then = "starting" if runs else "created" if before == "created" else "stopped"
         machine.request = {"then": then}
         state = "updating" if before in ("started", "created") else "replacing"
-        self._enter(machine, state, "update", "user")
-        self._begin(machine, "replace", self._takes("replace", machine))
+        self._enter(machine, state, event="update", source="user", step="replace", after="replace")
 
     def destroy(self, machine: Machine, source: str = "user") -> None:
         """Whatever it does."""
-        self._enter(machine, "destroying", "destroy", source)
-        self._begin(machine, "destroy", self._takes("destroy", machine))
+        self._enter(
+            machine, "destroying", event="destroy", source=source, step="destroy", after="destroy"
+        )
 
     def lose_memory(self, machine: Machine) -> None:
         """What it had in memory is gone, which its state does not show."""
@@ -153,8 +156,7 @@ class Lifecycle:
         if machine.step is not None:
             self._arm(machine)
         elif machine.state == "started":
-            self._enter(machine, "restarting", "restart", "flyd")
-            self._begin(machine, "restart", 0.0)
+            self._enter(machine, "restarting", event="restart", source="flyd", step="restart")
 
     def kill(self, machine: Machine) -> None:
         """End its processes as if the host's kernel had."""
@@ -183,8 +185,7 @@ class Lifecycle:
     async def _prepare(self, machine: Machine, turn: object) -> None:
         machine.prepared, machine.step = True, None
         if machine.launch:
-            self._enter(machine, "starting", "start", "flyd")
-            self._begin(machine, "boot", self._takes("start", machine))
+            self._cold_start(machine, "flyd")
         else:
             self._world.changed(machine)
 
@@ -193,14 +194,14 @@ class Lifecycle:
             # The root file system does not outlive a stop.
             self._world.store.drop(self.boot_of(machine).data)
         if self._happens("failed_start", machine):
-            self._enter(machine, "failed", "exit", "flyd")
+            self._enter(machine, "failed", event="exit", source="flyd")
             return
         try:
             await self._programs.boot(self.boot_of(machine))
         except NotStarted as error:
             if self._is_turn(machine, turn):
                 self._log.error("machine {id} did not start: {why}", id=machine.id, why=error)
-                self._enter(machine, "failed", "exit", "flyd")
+                self._enter(machine, "failed", event="exit", source="flyd")
             return
         if self._is_turn(machine, turn):
             self._started(machine)
@@ -217,33 +218,35 @@ class Lifecycle:
 
     async def _suspend(self, machine: Machine, turn: object) -> None:
         machine.memory = self._programs.running(machine.id)
-        self._enter(machine, "suspended", "suspend", "flyd")
+        self._enter(machine, "suspended", event="suspend", source="flyd")
 
     async def _stop(self, machine: Machine, turn: object) -> None:
         await self._end(machine)
         if self._is_turn(machine, turn):
             machine.active_until = self._world.now() + self._takes("still_active", machine)
-            self._enter(machine, "stopped", "exit", "flyd", exit_event=_exit(requested=True))
+            self._enter(
+                machine, "stopped", event="exit", source="flyd", exit_event=_exit(requested=True)
+            )
 
     async def _restart(self, machine: Machine, turn: object) -> None:
         await self._end(machine)
         if self._is_turn(machine, turn):
-            self._enter(machine, "starting", "start", "flyd")
-            self._begin(machine, "boot", self._takes("start", machine))
+            self._cold_start(machine, "flyd")
 
     async def _replace(self, machine: Machine, turn: object) -> None:
         then = machine.request.get("then", "stopped")
         await self._end(machine)
         if self._is_turn(machine, turn):
-            self._enter(machine, then, "update", "flyd")
             if then == "starting":
-                self._begin(machine, "boot", self._takes("start", machine))
+                self._cold_start(machine, "flyd")
+            else:
+                self._enter(machine, then, event="update", source="flyd")
 
     async def _destroy(self, machine: Machine, turn: object) -> None:
         await self._programs.end(machine.id, signal.SIGKILL, 0.0)
         machine.gone_at = self._world.now()
         machine.lease = None
-        self._enter(machine, "destroyed", "destroy", "flyd")
+        self._enter(machine, "destroyed", event="destroy", source="flyd")
         self._world.store.drop(self._world.store.machine(machine.id))
 
     async def _end(self, machine: Machine) -> None:
@@ -259,9 +262,12 @@ class Lifecycle:
         machine.request = {}
         await self._programs.end(machine.id, number, grace)
 
+    def _cold_start(self, machine: Machine, source: str) -> None:
+        self._enter(machine, "starting", event="start", source=source, step="boot", after="start")
+
     def _started(self, machine: Machine) -> None:
         machine.memory = False
-        self._enter(machine, "started", "start", "flyd")
+        self._enter(machine, "started", event="start", source="flyd")
         if not self._programs.running(machine.id):
             self._died(machine.id)
 
@@ -281,25 +287,49 @@ class Lifecycle:
             again = False
         if again:
             machine.restarts += 1
-            self._enter(machine, "restarting", "exit", "flyd", exit_event=_exit(restarting=True))
-            self._begin(machine, "restart", 0.0)
+            self._enter(
+                machine,
+                "restarting",
+                event="exit",
+                source="flyd",
+                exit_event=_exit(restarting=True),
+                step="restart",
+            )
         elif machine.config.get("auto_destroy"):
             self.destroy(machine, "flyd")
         else:
-            self._enter(machine, "stopping", "exit", "flyd", exit_event=_exit())
-            self._begin(machine, "stop", 0.0)
+            self._enter(
+                machine, "stopping", event="exit", source="flyd", step="stop", exit_event=_exit()
+            )
 
-    def _enter(self, machine: Machine, state: str, kind: str, source: str, **more: Any) -> None:
+    def _enter(
+        self,
+        machine: Machine,
+        state: str,
+        *,
+        event: str,
+        source: str,
+        step: str | None = None,
+        after: str | None = None,
+        **more: Any,
+    ) -> None:
+        """
+        Change the state, kept together with the step that ends it.
+
+        @param after: the timing that the step waits for; it is taken at once if C{None}.
+        """
         check_change(machine.state, state)
         self._calm(machine)
         machine.state, machine.step = state, None
-        self._world.note(machine, kind, state, source, **more)
+        if step is not None:
+            self._begin(machine, step, after)
+        self._world.note(machine, event, state, source, **more)
         self._world.changed(machine)
 
-    def _begin(self, machine: Machine, step: str, delay: float) -> None:
+    def _begin(self, machine: Machine, step: str, after: str | None) -> None:
         """Take a step after a while."""
+        delay = 0.0 if after is None else self._takes(after, machine)
         machine.step, machine.due = step, self._world.now() + delay
-        self._world.store.save(machine)
         self._arm(machine)
 
     def _calm(self, machine: Machine) -> None:

@@ -82,9 +82,9 @@ class Machines:
         machine = self._made(app, name, region, host, config)
         machine.launch = not body.get("skip_launch", False)
         world.machines[machine.id] = machine
+        self._lifecycle.create(machine)
         if body.get("lease_ttl"):
             self._leases.grant(machine, body["lease_ttl"], "")
-        self._lifecycle.create(machine)
         return machine_view(world, machine)
 
     def _check_room(self, region: str, volume_id: str | None) -> None:

@@ -39,13 +39,14 @@ class Migration:
             raise cannot("migrate", machine.state)
         self._programs.send(machine.id, signal.SIGKILL)
         machine.memory = machine.unreachable = False
-        if machine.volume is not None:
-            new = self._volumes.replaced(self._world.volumes[machine.volume])
-            mount, *others = machine.config["mounts"]
-            mounts = [{**mount, "volume": new.id}, *others]
-            machine.config = {**machine.config, "mounts": mounts}
-            machine.host = new.host
-        machine.private_ip = self._world.new_address(machine.port)
-        self._world.note(machine, "migrate", machine.state, "flyd")
-        self._world.changed(machine)
+        with self._world.store.together():
+            if machine.volume is not None:
+                new = self._volumes.replaced(self._world.volumes[machine.volume])
+                mount, *others = machine.config["mounts"]
+                mounts = [{**mount, "volume": new.id}, *others]
+                machine.config = {**machine.config, "mounts": mounts}
+                machine.host = new.host
+            machine.private_ip = self._world.new_address(machine.port)
+            self._world.note(machine, "migrate", machine.state, "flyd")
+            self._world.changed(machine)
         self._lifecycle.come_back(machine)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
@@ -168,8 +168,9 @@ class LocalPrograms:
         """
         while self._booting:
             await deferLater(self._reactor, LOOK_SECONDS)
-        for machine_id in list(self._running) if end else ():
-            await self.end(machine_id, signal.SIGKILL, 0.0)
+        if end:
+            endings = [self.end(each, signal.SIGKILL, 0.0) for each in list(self._running)]
+            await gatherResults([Deferred.fromCoroutine(ending) for ending in endings])
         for _, watch in self._running.values():
             watch.cancel()
         self._running.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from twisted.logger import Logger
 from matrix.errors import ConfigurationError
 from matrix.net import Daemon, parse_listen
 from matrix.testing.fly.addresses import Addresses
+from matrix.testing.fly.command import Command
 from matrix.testing.fly.emulator import FlyEmulator
 
 _log = Logger()
@@ -42,12 +44,18 @@ class EmulatorService(Daemon):
             raise ConfigurationError(
                 f"--listen {listen}: it protects nothing, so it listens on 127.0.0.1:PORT only"
             )
+        Command.parse(program)
+        addresses = Addresses(str(directory.absolute()), network)
         self._place = host, place.port or 0
         self._keep = keep_machines
-        addresses = Addresses(str(directory.absolute()), network)
-        self._emulator = FlyEmulator(reactor, directory, program, addresses=addresses, **options)
+        self._make = partial(
+            FlyEmulator, reactor, directory, program, addresses=addresses, **options
+        )
+        self._emulator: FlyEmulator | None = None
 
     async def start(self) -> None:
+        # Not before: twistd may fork in between, and threads and timers are left behind then.
+        self._emulator = self._make()
         try:
             url = self._emulator.listen(*self._place)
         except CannotListenError as error:
@@ -55,4 +63,5 @@ class EmulatorService(Daemon):
         _log.info("Fly's Machines API at {url}", url=url)
 
     async def stop(self) -> None:
-        await self._emulator.close(end_machines=not self._keep)
+        if self._emulator is not None:
+            await self._emulator.close(end_machines=not self._keep)

@@ -76,8 +76,13 @@ def makeService(options: Options, reactor: Any = None) -> IService:
 
 def _composed(options: Options, reactor: Any) -> IService:
     # Only now, so that --help stays fast.
-    from matrix.testing.fly.service import EmulatorService
-    from matrix.testing.fly.tuning import Tuning
+    try:
+        from matrix.testing.fly.service import EmulatorService
+        from matrix.testing.fly.tuning import Tuning
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"{error.name} is not installed: pip install 'matrix-door[test]'"
+        ) from None
 
     tuning = Tuning()
     for name, value in options["set"]:
@@ -85,9 +90,7 @@ def _composed(options: Options, reactor: Any) -> IService:
     token = options["token"] or os.environ.get("FLY_API_TOKEN") or "fly-emulator"
     return EmulatorService(
         reactor,
-        Path(options["state-dir"]),
-        options["listen"],
-        options["program"],
+        *(Path(options["state-dir"]), options["listen"], options["program"]),
         network=options["network"],
         keep_machines=bool(options["keep-machines"]),
         tuning=tuning,

@@ -168,10 +168,7 @@ class Volumes:
         new = self._new(world.apps[volume.app], volume.name, volume.region, volume.size_gb, volume)
         for name in ("encrypted", "snapshot_retention", "auto_backup_enabled", "fstype"):
             setattr(new, name, getattr(volume, name))
-        data = world.store.volume(new.id)
-        data.rmdir()
-        world.store.volume(volume.id).rename(data)
-        world.store.volume(volume.id).mkdir()
+        copy(world.store.volume(volume.id), world.store.volume(new.id))
         new.state = "created"
         world.changed_volume(new)
         self.remove(volume)
