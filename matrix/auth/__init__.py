@@ -9,6 +9,7 @@ from matrix.auth._memory import MemoryGate, StaticKeys
 from matrix.auth._origins import Origins
 from matrix.auth._refusals import Reason, refusal
 from matrix.auth._rules import Policy, issuer_of
+from matrix.auth._seal import Handles, Latchkey
 from matrix.auth._ssr import supabase_cookie_name
 from matrix.auth._subprotocol import MARKER, harmless_protocol, has_marker
 from matrix.auth._supabase import ApiRefusal, ApiUnreachable, AuthApi, Grant
@@ -26,11 +27,13 @@ __all__ = [
     "Credential",
     "Failures",
     "Grant",
+    "Handles",
     "IGate",
     "IKeySource",
     "Issuer",
     "JwksKeys",
     "Key",
+    "Latchkey",
     "MachineSecrets",
     "MemoryGate",
     "Origins",

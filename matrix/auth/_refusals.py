@@ -35,6 +35,7 @@ class Reason(StrEnum):
     ASSURANCE = "assurance"
     TICKET = "ticket"
     REVOKED = "revoked"
+    SIGNED_OUT = "signed-out"
 
 
 _SENTENCES = {
@@ -56,6 +57,7 @@ _SENTENCES = {
     Reason.ASSURANCE: "a stronger sign-in is needed: add a second factor",
     Reason.TICKET: "a ticket opens one WebSocket or event stream within 30 s; get another",
     Reason.REVOKED: "the session was ended; sign in again",
+    Reason.SIGNED_OUT: "you are not signed in any more; sign in again",
 }
 
 

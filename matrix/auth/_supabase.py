@@ -55,6 +55,11 @@ class ApiRefusal(Exception):
         self.retry_after = retry_after
 
     @property
+    def spends_refresh(self) -> bool:
+        """Whether it says, of a refresh, that its token gets nothing any more."""
+        return self.ends_session or (self.status == 400 and bool(self.code))
+
+    @property
     def ends_session(self) -> bool:
         """Whether it says that the session, or its user, is no more."""
         return self.status in (401, 403) and self.code in _ENDED

@@ -1,4 +1,4 @@
-"""Each machine's secrets, derived from the master secret: one per purpose, user and epoch."""
+"""The secrets derived from the master secret: each machine's, and the routers' own."""
 
 from __future__ import annotations
 
@@ -20,10 +20,18 @@ ROUTER_TO_DAEMON = "router-to-daemon"
 MACHINE_TO_ROUTER = "machine-to-router"
 RESTIC_PASSWORD = "restic-password"  # noqa: S105 - a label, not a password
 RESTIC_ACCOUNT = "restic-account"
+BROWSER_SESSIONS = "browser-sessions"
 
 # Changing any part of what is hashed changes every secret there is: a new scheme gets a
 # new version here, and the old one stays readable until all machines have moved.
 _SALT = b"matrix secrets v1"
+
+
+def derive_key(master: str, label: str) -> bytes:
+    """The key that all routers share for one purpose. No machine's secret has its info, which
+    has a user and an epoch in it."""
+    derived = HKDF(algorithm=SHA256(), length=SECRET_BYTES, salt=_SALT, info=label.encode())
+    return derived.derive(master.encode())
 
 
 class MachineSecrets:

@@ -138,6 +138,18 @@ AUTH = CounterSeries(
     "Tokens looked at, by result: cached, verified, limited, or the reason of the refusal.",
     ("result",),
 )
+SIGN_INS = CounterSeries(
+    "matrix_sign_ins",
+    "Attempts to sign in at our own page, by way (password, code, send: a code was asked for, "
+    "link) and outcome (good, wrong, limited, refused, unavailable).",
+    ("way", "outcome"),
+)
+SESSION_REFRESHES = CounterSeries(
+    "matrix_session_refreshes",
+    "Refreshes of the sessions of our own cookie, by outcome: refreshed, refused (the session "
+    "is over), failed (the issuer could not be asked).",
+    ("outcome",),
+)
 AUTH_LIMITED = GaugeSeries(
     "matrix_auth_limited",
     "Client addresses with so many refused tokens that no more of theirs are checked for now.",
@@ -217,6 +229,8 @@ TABLE: tuple[Series, ...] = (
     UPSTREAM_RETRIES,
     REFUSED,
     AUTH,
+    SIGN_INS,
+    SESSION_REFRESHES,
     AUTH_LIMITED,
     TOKENS,
     TOKEN_BYTES,

@@ -31,6 +31,7 @@ from matrix.router.ledger import Ledger
 from matrix.router.own import OwnPaths
 from matrix.router.pages import Pages
 from matrix.router.passes import Passes
+from matrix.router.signin.reception import Reception, open_reception
 from matrix.router.stall import Stall
 from matrix.router.supplies import Supplies
 from matrix.router.tenure import Tenure
@@ -58,6 +59,7 @@ class Door:
         self._log: AccessLog = NoAccessLog()
         self._ledger: Ledger | None = None
         self._trust = Trust(engine.reactor, engine.settings, engine.registry)
+        self._reception: Reception | None = None
         self._tenure: Tenure | None = None
         self._factory: ServerFactory | None = None
         self._entrance: Entrance | None = None
@@ -93,8 +95,12 @@ class Door:
     async def open(self, supplies: Supplies, live: Machinery, public: list[socket.socket]) -> None:
         """Learn the issuer's keys, then accept connections."""
         gate = await self._trust.open(supplies)
+        reception = open_reception(self._engine, supplies, live.directory, gate)
+        self._reception = reception
         self._tenure = tenure = Tenure(self._engine, supplies, live, gate, self._exchanges)
-        self._factory = factory = self._front(supplies, gate, live, tenure)
+        if reception.renew is not None:
+            tenure.renew_with(reception.renew)
+        self._factory = factory = self._front(supplies, gate, live, tenure, reception)
         await tenure.start()
         self._engine.registry.watch(
             series.OPEN_CONNECTIONS, lambda: len(factory.connections), "client"
@@ -128,17 +134,31 @@ class Door:
         return self._factory.exchanges() if self._factory is not None else []
 
     def _front(
-        self, supplies: Supplies, gate: TokenGate, live: Machinery, tenure: Tenure
+        self,
+        supplies: Supplies,
+        gate: TokenGate,
+        live: Machinery,
+        tenure: Tenure,
+        reception: Reception,
     ) -> ServerFactory:
         engine, settings = self._engine, self._engine.settings
-        pages = Pages(embedded=supplies.sign_ins is not None)
+        pages = Pages(
+            embedded=supplies.links is not None,
+            sign_in=settings.login_url if settings.login == "redirect" else None,
+        )
         compass = compass_for(settings, supplies.issuer)
         tickets = Tickets(live.directory.tickets)
-        own = OwnPaths(engine.reactor, engine.routes, live.waker, self._missing, supplies.sign_ins)
+        own = OwnPaths(engine.reactor, engine.routes, live.waker, self._missing)
         failures = Failures(settings.auth_failures, engine.reactor.seconds)
         engine.registry.watch(series.AUTH_LIMITED, failures.limited)
         validator = Validator(
-            gate, engine.registry, failures, Stall(engine.reactor), compass, tickets
+            gate,
+            engine.registry,
+            failures,
+            Stall(engine.reactor),
+            compass,
+            tickets,
+            reception.resolve,
         )
         validator.check = tenure.check
         front = Front(
@@ -155,6 +175,7 @@ class Door:
         )
         own.identify = validator.principal
         Passes(validator.principal, tickets, compass.origins).register(own.add)
+        greeting = reception.furnish(own.add, validator, compass)
         self._ledger = ledger = Ledger(engine.registry, self._log, engine.wheel)
         hold = Hold(settings.max_held_bytes)
         engine.registry.watch(series.HELD_BYTES, lambda: hold.bytes)
@@ -162,7 +183,7 @@ class Door:
             front,
             engine.wheel,
             engine.limits,
-            render_for(pages, engine.registry, compass.origins),
+            render_for(pages, engine.registry, compass.origins, greeting),
             ledger.finished,
             hold,
             TrustedProxies(settings.trusted_networks),
@@ -201,6 +222,8 @@ class Door:
             await deferLater(reactor, 0.05)
         for connection in list(factory.connections):
             connection.abort()
+        if self._reception is not None:
+            self._reception.stop()
         if self._tenure is not None:
             await self._tenure.stop()
 

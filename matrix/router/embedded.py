@@ -13,13 +13,10 @@ from typing import Any
 from matrix.directory import EmbeddedPostgres
 from matrix.errors import ConfigurationError
 from matrix.net import LocalAuthority
-from matrix.router.own import SignInLinks
+from matrix.router.signin.links import Account, SignInLinks
 from matrix.router.supplies import Supplies
 from matrix.settings import Settings
 from matrix.testing.issuer import LocalIssuer
-
-SESSION_LIFE = 12 * 3600.0
-"""Seconds that a browser stays signed in by a printed link: a working day."""
 
 USERS = ("alice", "bob")
 
@@ -72,7 +69,7 @@ class Embedded:
             jwks_url=self._issuer.jwks_url,
             master=_reveal(self._master),
             admin_token=_reveal(self.admin_token),
-            sign_ins=sign_in_links(self.directory, self.codes),
+            links=sign_in_links(self.directory, self.codes),
         )
 
     async def stop(self) -> None:
@@ -93,13 +90,14 @@ class Embedded:
         }
         _write_private(self.directory / "run.json", json.dumps(run).encode())
         token = self._issuer.mint("alice")
-        code = next(iter(self.codes))
+        code, email = next(iter(self.codes)), self._issuer.user("alice").email
         say(
             "\nMatrix is ready, in embedded mode: everything runs on this machine, "
             "for this machine only.\n\n"
             f"  proxy      {public}\n"
             f"  internal   {internal}\n"
             f"  sign in    {public}-/signin?code={code}   (alice, in a browser)\n"
+            f"  or with    {email}, password {self._issuer.password('alice')}\n"
             f"  certificate authority for browsers and curl: {self.ca}\n\n"
             f'  curl --cacert {self.ca} -H "Authorization: Bearer {token}" {public}\n\n'
             "  More tokens: matrix token alice.  Ctrl-C stops everything.\n"
@@ -114,7 +112,12 @@ def sign_in_links(directory: Path, codes: Mapping[str, str]) -> SignInLinks:
     @param codes: each code's user.
     """
     issuer = LocalIssuer.open(directory / "issuer")
-    return SignInLinks(lambda name: issuer.mint(name, life=SESSION_LIFE), SESSION_LIFE, codes)
+    return SignInLinks(
+        {
+            code: Account(issuer.user(name).email, issuer.password(name))
+            for code, name in codes.items()
+        }
+    )
 
 
 def check_loopback(setting: str, host: str | None) -> None:

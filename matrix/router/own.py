@@ -1,21 +1,17 @@
-"""The paths below C{/-/}, which Matrix answers itself: health, sign-in, wake progress."""
+"""The paths below C{/-/}, which Matrix answers itself: health, how a wake goes on, and more."""
 
 from __future__ import annotations
 
-import hmac
 import json
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
-from urllib.parse import parse_qs
+from collections.abc import Awaitable, Callable
 
 from twisted.internet.interfaces import IReactorTime
 
 from matrix.api import Api, EventStream, send_json
-from matrix.auth import SESSION_COOKIE, Reason, refusal
-from matrix.errors import MatrixError, NotFound, Unauthorized, Unavailable
+from matrix.auth import Reason, refusal
+from matrix.errors import MatrixError, Unavailable
 from matrix.http import Exchange
 from matrix.model import Principal
-from matrix.router.pages import local_target
 from matrix.router.routes import Route, RouteTable
 from matrix.router.wake import Waker
 
@@ -23,35 +19,6 @@ PROGRESS_INTERVAL = 0.5
 """Seconds between two reports to a waking page whose machine does nothing new."""
 
 _NO_STORE = (b"Cache-Control", b"no-store")
-_CHALLENGE = refusal(Reason.MISSING).headers  # each 401 has one: RFC 9110 section 15.5.2
-
-
-class SignIns(Protocol):
-    """Turns the code of a sign-in link into a session: embedded mode's own, for now."""
-
-    def redeem(self, code: str) -> tuple[str, float] | None:
-        """The token of the code and its life in seconds, or C{None}."""
-
-
-class SignInLinks:
-    """Links that sign a user of embedded mode in; good while this process lives."""
-
-    def __init__(self, mint: Callable[[str], str], life: float, codes: Mapping[str, str]) -> None:
-        """
-        @param mint: makes a token for a user's name.
-        @param life: the token's life, in seconds.
-        @param codes: each code's user.
-        """
-        self._mint = mint
-        self._life = life
-        self._codes = dict(codes)
-
-    def redeem(self, code: str) -> tuple[str, float] | None:
-        """See L{SignIns.redeem}."""
-        for known, name in self._codes.items():
-            if hmac.compare_digest(known.encode(), code.encode()):
-                return self._mint(name), self._life
-        return None
 
 
 class OwnPaths:
@@ -63,7 +30,6 @@ class OwnPaths:
         routes: RouteTable,
         waker: Waker,
         ready: Callable[[], str | None],
-        sign_ins: SignIns | None,
     ) -> None:
         """
         @param ready: C{None} when requests can be served, else what is missing.
@@ -74,14 +40,11 @@ class OwnPaths:
         self.identify: Callable[[Exchange], Awaitable[Principal]] = _nobody
         """Who sent a request; raises a L{MatrixError}. The front provides it."""
         self._ready = ready
-        self._sign_ins = sign_ins
         self._api = api = Api()
         self.add = api.add
         """Lets another answer on a path below C{/-/}."""
         api.add("GET", "/-/healthz", self._healthz)
         api.add("GET", "/-/readyz", self._readyz)
-        api.add("GET", "/-/signin", self._sign_in)
-        api.add("POST", "/-/signout", self._sign_out)
         api.add("GET", "/-/wake/events", self._wake_events)
 
     def __call__(self, exchange: Exchange) -> None:
@@ -97,37 +60,6 @@ class OwnPaths:
         if missing is not None:
             raise Unavailable(missing, reason="not-ready", retry_after=1.0)
         send_json(exchange, {"status": "ready"}, headers=[_NO_STORE])
-
-    async def _sign_in(self, exchange: Exchange) -> None:
-        """The link that embedded mode prints: sets the session cookie and goes on."""
-        if self._sign_ins is None:
-            raise NotFound("Sign in where your tokens come from; there is no page here.")
-        query = parse_qs(exchange.request.query.decode("ascii"))
-        session = self._sign_ins.redeem(query.get("code", [""])[0])
-        if session is None:
-            raise Unauthorized(
-                "This sign-in link is not valid (any more). Use the one that the server "
-                "printed when it started last.",
-                reason="sign-in-code",
-                headers=_CHALLENGE,
-            )
-        token, life = session
-        cookie = f"{SESSION_COOKIE.decode()}={token}; Path=/; Secure; HttpOnly; SameSite=Lax"
-        exchange.respond(
-            303,
-            [
-                (b"Set-Cookie", f"{cookie}; Max-Age={life:.0f}".encode()),
-                (b"Location", local_target(query.get("next", ["/"])[0]).encode()),
-                # The code must not leak to whatever the machine's page links to.
-                (b"Referrer-Policy", b"no-referrer"),
-                _NO_STORE,
-            ],
-        )
-
-    async def _sign_out(self, exchange: Exchange) -> None:
-        await self.identify(exchange)
-        gone = f"{SESSION_COOKIE.decode()}=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0"
-        exchange.respond(303, [(b"Set-Cookie", gone.encode()), (b"Location", b"/"), _NO_STORE])
 
     async def _wake_events(self, exchange: Exchange) -> None:
         """How the sender's machine comes up, for the waking page."""

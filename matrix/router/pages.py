@@ -46,6 +46,8 @@ _ADVICE: dict[str, str] = {
 _ADVICE_CLIENT = "Go back and try it another way."
 _ADVICE_SERVER = "Try again. If it goes on, tell whoever runs this service the request id below."
 
+_UNFORMED = "form-action 'none'; frame-ancestors 'self'"
+
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 """The statuses after which the same request may well succeed."""
 
@@ -73,20 +75,12 @@ class Pages:
         """
         self._embedded = embedded
         self._sign_in = sign_in
-        style, script = _text("pages.css"), _text("waking.js")
-        environment = Environment(
-            loader=FileSystemLoader(_TEMPLATES),
-            autoescape=True,
-            undefined=StrictUndefined,
-            auto_reload=False,
-            trim_blocks=True,
-        )
-        # Both are files of ours, and their hashes are what the policy below lets run.
-        environment.globals.update(style=Markup(style), script=Markup(script))  # noqa: S704
+        environment = templates()
+        style, script = (str(environment.globals[name]) for name in ("style", "script"))
         self._waking = environment.get_template("waking.html")
         self._error = environment.get_template("error.html")
         self._signed_out = environment.get_template("signed_out.html")
-        self._still = _headers(f"style-src {_hash(style)}")
+        self._still = still_headers(environment)
         self._live = [
             *_headers(f"style-src {_hash(style)}; script-src {_hash(script)}; connect-src 'self'"),
             (b"cache-control", b"no-store"),
@@ -99,7 +93,7 @@ class Pages:
         @param wanted: the path and query that the browser asked for.
         @param estimate_s: how long this machine's wakes take, in seconds, if known.
         """
-        return self._live, _render(
+        return self._live, render(
             self._waking,
             request_id=request_id,
             wanted=local_target(wanted),
@@ -118,7 +112,7 @@ class Pages:
         if isinstance(error, Unauthorized):
             return self._signed_out_page(error, request_id)
         default = _ADVICE_SERVER if error.status >= 500 else _ADVICE_CLIENT
-        return self._still, _render(
+        return self._still, render(
             self._error,
             request_id=request_id,
             status=error.status,
@@ -130,7 +124,7 @@ class Pages:
         )
 
     def _signed_out_page(self, error: Unauthorized, request_id: str) -> Page:
-        return self._still, _render(
+        return self._still, render(
             self._signed_out,
             request_id=request_id,
             status=error.status,
@@ -141,11 +135,36 @@ class Pages:
         )
 
 
+def templates() -> Environment:
+    """The templates of all pages, with the style and the script that are written into them."""
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        auto_reload=False,
+        trim_blocks=True,
+    )
+    # Both are files of ours, and their hashes are what the policies of the pages let run.
+    style, script = Markup(_text("pages.css")), Markup(_text("waking.js"))  # noqa: S704
+    environment.globals.update(style=style, script=script)
+    return environment
+
+
+def still_headers(environment: Environment, *, form: bool = False) -> list[tuple[bytes, bytes]]:
+    """
+    The header fields of a page that runs no script.
+
+    @param form: whether it has a form, which goes to ourselves; then it is framed by nobody.
+    """
+    return _headers(f"style-src {_hash(str(environment.globals['style']))}", form=form)
+
+
 def _text(name: str) -> str:
     return (_TEMPLATES / name).read_text("utf-8")
 
 
-def _render(template: Template, **values: object) -> bytes:
+def render(template: Template, **values: object) -> bytes:
+    """A template with its values filled in."""
     # A detail may quote a client's bytes, lone surrogates included; they are no UTF-8.
     return template.render(values).encode("utf-8", "replace")
 
@@ -162,10 +181,9 @@ def _about(seconds: float) -> str:
     return "about a second" if whole == 1 else f"about {whole} seconds"
 
 
-def _headers(sources: str) -> list[tuple[bytes, bytes]]:
-    policy = (
-        f"default-src 'none'; {sources}; img-src data:; base-uri 'none'; "
-        "form-action 'none'; frame-ancestors 'self'"
+def _headers(sources: str, *, form: bool = False) -> list[tuple[bytes, bytes]]:
+    policy = f"default-src 'none'; {sources}; img-src data:; base-uri 'none'; " + (
+        "form-action 'self'; frame-ancestors 'none'" if form else _UNFORMED
     )
     return [
         (b"content-type", b"text/html; charset=utf-8"),

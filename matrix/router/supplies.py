@@ -9,7 +9,7 @@ from matrix.errors import ConfigurationError
 from matrix.settings import Settings
 
 if TYPE_CHECKING:
-    from matrix.router.own import SignIns
+    from matrix.router.signin.links import SignInLinks
 
 _USUAL_KEYS = "/.well-known/jwks.json"
 
@@ -23,14 +23,15 @@ class Supplies:
     jwks_url: str
     master: str = field(repr=False)
     admin_token: str | None = field(repr=False)
-    sign_ins: SignIns | None = None
+    links: SignInLinks | None = None
+    """Those that embedded mode has printed."""
 
     @property
     def api_url(self) -> str:
         """Where the issuer's REST API is, without a slash at the end. In embedded mode the
         issuer's name is no address, and only that of its keys is known."""
         return (
-            (self.issuer if self.sign_ins is None else self.jwks_url)
+            (self.issuer if self.links is None else self.jwks_url)
             .removesuffix(_USUAL_KEYS)
             .rstrip("/")
         )

@@ -24,6 +24,7 @@ class Validator:
         stall: Callable[[], Awaitable[None]],
         compass: Compass,
         tickets: Tickets,
+        session: Callable[[bytes], Awaitable[Principal]] | None = None,
     ) -> None:
         """
         @param failures: whose tokens were refused so often that they are not looked at.
@@ -31,6 +32,7 @@ class Validator:
             who is refused: one who could ask again at once would have the whole process busy
             with saying no.
         @param compass: where credentials may be, and which pages may use them.
+        @param session: whom our session cookie speaks for; by default it holds a token.
         """
         self._bearings = compass.bearings
         self._places = compass.places
@@ -40,6 +42,8 @@ class Validator:
         )
         """Who can tell whom a credential speaks for, by where it was found."""
         self._verifiers[Source.TICKET] = tickets.redeem
+        if session is not None:
+            self._verifiers[Source.SESSION] = session
         self._registry = registry
         self._failures = failures
         self.check: Callable[[Principal], None] = _anybody

@@ -33,6 +33,7 @@ class RefusalTests(SynchronousTestCase):
                 "assurance",
                 "ticket",
                 "revoked",
+                "signed-out",
             ],
         )
 

@@ -1,4 +1,4 @@
-"""The paths below /-/: health, signing in and out, and how a wake goes on."""
+"""The paths below /-/: health, and how a wake goes on."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from matrix.machines import ProviderError
 from matrix.model import MachineState, User, UserState
-from matrix.router.own import OwnPaths, SignInLinks, _nobody
-from tests.router.world import ALICE, CODE, Client, World, run
-
-COOKIE = {"Cookie": "__Host-matrix=alice-token"}
+from matrix.router.own import _nobody
+from tests.router.world import ALICE, Client, World, run
 
 
 class HealthTests(SynchronousTestCase):
@@ -49,93 +47,10 @@ class HealthTests(SynchronousTestCase):
         self.assertIn("GET", client.headers["allow"])
 
 
-class SignInTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.world = World()
-
-    def sign_in(self, query: str) -> Client:
-        return self.world.ask(f"/-/signin?{query}", token=None)
-
-    def test_the_link_sets_the_session_and_goes_on(self) -> None:
-        client = self.sign_in(f"code={CODE}")
-        self.assertEqual((client.status, client.headers["location"]), (303, "/"))
-        name, *rules = client.headers["set-cookie"].split("; ")
-        self.assertEqual(name, "__Host-matrix=alice-token")
-        self.assertEqual(
-            sorted(rules), ["HttpOnly", "Max-Age=43200", "Path=/", "SameSite=Lax", "Secure"]
-        )
-        self.assertEqual(client.headers["cache-control"], "no-store")
-        self.assertEqual(client.headers["referrer-policy"], "no-referrer")
-
-    def test_the_session_works(self) -> None:
-        cookie = self.sign_in(f"code={CODE}").headers["set-cookie"].partition(";")[0]
-        client = self.world.ask("/", token=None, Cookie=cookie)
-        self.world.let_pass(0.3)
-        self.assertEqual(client.status, 200)
-
-    def test_it_goes_on_to_a_local_target(self) -> None:
-        client = self.sign_in(f"code={CODE}&next=/docs%3Fpage=2")
-        self.assertEqual(client.headers["location"], "/docs?page=2")
-
-    def test_and_to_no_other(self) -> None:
-        for target in (
-            "https://evil.example/",
-            "//evil.example/",
-            "/%5Cevil.example",
-            "/%09/evil.example",
-            "javascript:alert(1)",
-            "%0d%0aSet-Cookie:%20a=b",
-            "",
-        ):
-            client = self.sign_in(f"code={CODE}&next={target}")
-            self.assertEqual((client.status, client.headers["location"]), (303, "/"), target)
-
-    def test_a_code_that_is_not_ours_is_refused(self) -> None:
-        for query in ("code=guess", "code=", "", "code=%ff%fe", f"code={CODE}x", "next=/"):
-            client = self.sign_in(query)
-            self.assertEqual(client.status, 401, query)
-            self.assertEqual(json.loads(client.body)["reason"], "sign-in-code")
-            self.assertIn("www-authenticate", client.headers)
-            self.assertNotIn("set-cookie", client.headers)
-
-    def test_without_an_issuer_of_our_own_there_is_no_such_page(self) -> None:
-        world = self.world
-        own = OwnPaths(world.clock, world.routes, world.waker, lambda: None, None)
-        world.factory.handler = own
-        self.assertEqual(self.sign_in(f"code={CODE}").status, 404)
-
-    def test_each_code_has_its_user(self) -> None:
-        links = SignInLinks(lambda name: f"token of {name}", 60.0, {"a": "alice", "b": "bob"})
-        self.assertEqual(links.redeem("b"), ("token of bob", 60.0))
-        self.assertEqual(links.redeem("a"), ("token of alice", 60.0))
-        self.assertIsNone(links.redeem("c"))
-
+class IdentityTests(SynchronousTestCase):
     def test_nobody_is_signed_in_until_the_front_says_how(self) -> None:
         [error] = run(_nobody(None))  # type: ignore[arg-type]
         self.assertEqual((error.status, error.reason), (401, "missing"))
-
-
-class SignOutTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.world = World()
-
-    def sign_out(self, **request: Any) -> Client:
-        return self.world.ask("/-/signout", method="POST", Content_Length="0", **request)
-
-    def test_it_takes_the_session_away(self) -> None:
-        client = self.sign_out(token=None, Origin="https://door", **COOKIE)
-        self.assertEqual((client.status, client.headers["location"]), (303, "/"))
-        self.assertTrue(client.headers["set-cookie"].startswith("__Host-matrix=;"))
-        self.assertIn("Max-Age=0", client.headers["set-cookie"])
-        self.assertIn("Secure; HttpOnly; SameSite=Lax", client.headers["set-cookie"])
-
-    def test_no_other_site_can_sign_anybody_out(self) -> None:
-        client = self.sign_out(token=None, Origin="https://evil.example", **COOKIE)
-        self.assertEqual(client.status, 403)
-        self.assertNotIn("set-cookie", client.headers)
-
-    def test_who_is_not_signed_in_cannot_sign_out(self) -> None:
-        self.assertEqual(self.sign_out(token=None).status, 401)
 
 
 def events_of(client: Client) -> list[tuple[str, Any]]:

@@ -37,7 +37,7 @@ class SuppliesTests(SynchronousTestCase):
         self.assertEqual(supplies.dsn, GIVEN["DATABASE_URL"])
         self.assertEqual(supplies.issuer, GIVEN["MATRIX_ISSUER"])
         self.assertEqual(supplies.master, GIVEN["MATRIX_DAEMON_TOKEN"])
-        self.assertEqual((supplies.admin_token, supplies.sign_ins), (None, None))
+        self.assertEqual((supplies.admin_token, supplies.links), (None, None))
 
     def test_the_keys_are_where_the_issuer_keeps_them_unless_said_otherwise(self) -> None:
         self.assertEqual(

@@ -32,12 +32,13 @@ from matrix.router.fleet import Fleet
 from matrix.router.front import Bounds, Front
 from matrix.router.idle import Idle
 from matrix.router.ledger import Ledger
-from matrix.router.own import OwnPaths, SignInLinks
+from matrix.router.own import OwnPaths
 from matrix.router.pages import Pages
 from matrix.router.passes import Passes
 from matrix.router.rights import Rights
 from matrix.router.routes import Route, RouteTable
 from matrix.router.sightings import Sightings
+from matrix.router.signin.reception import Reception
 from matrix.router.stall import Stall
 from matrix.router.tickets import Tickets
 from matrix.router.validate import Validator
@@ -58,7 +59,6 @@ GRACE = 60.0
 """Seconds that a stream outlives its token."""
 COOKIE = "sb-door-auth-token"
 LISTED = "https://app.example"
-CODE = "the-code-of-a-sign-in-link"
 
 _HEAD = re.compile(rb"HTTP/1\.1 (\d{3})[^\r]*\r\n(.*?)\r\n\r\n", re.DOTALL)
 
@@ -195,14 +195,19 @@ class Client:
         self.connection.makeConnection(self.transport)
 
     def ask(
-        self, target: str = "/", method: str = "GET", token: str | None = "alice-token", **more: str
+        self,
+        target: str = "/",
+        method: str = "GET",
+        token: str | None = "alice-token",
+        body: bytes = b"",
+        **more: str,
     ) -> Client:
         """Send a request; header names are given with C{_} for C{-}."""
         fields = {"Host": "door", **{name.replace("_", "-"): value for name, value in more.items()}}
         if token is not None:
             fields["Authorization"] = f"Bearer {token}"
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        self.connection.dataReceived(f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode())
+        self.connection.dataReceived(f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode() + body)
         return self
 
     def leave(self) -> None:
@@ -306,22 +311,33 @@ class World:
         )
         self.sightings = Sightings(self.clock, self.store.sessions)
         self.gate.subscribe(self.sightings.seen)
-        self.bonds.ask(Sources(self.gate.newest, self.store.sessions.newest))
         self.missing: str | None = None
+        self.reception = self._receive()
+        renew = None if self.reception is None else self.reception.renew
+        self.bonds.ask(Sources(self.gate.newest, self.store.sessions.newest, renew))
         self._open_front(bounds)
         run(self.rights.start())
 
+    def _receive(self) -> Reception | None:
+        """What looks after sign-ins; without it a token is in the session cookie."""
+        return None
+
     def _open_front(self, bounds: Bounds) -> None:
         pages = Pages(embedded=True)
-        links = SignInLinks(lambda name: f"{name}-token", 43200.0, {CODE: "alice"})
-        self.own = OwnPaths(self.clock, self.routes, self.waker, lambda: self.missing, links)
+        self.own = OwnPaths(self.clock, self.routes, self.waker, lambda: self.missing)
         self.failures = Failures(FAILURES, self.clock.seconds)
         self.stall = Stall(self.clock)
         places = Places(COOKIE.encode(), query_token=True)
         self.compass = compass = Compass(places, Origins([LISTED.encode()]))
         tickets = Tickets(self.directory.tickets)
         self.validator = Validator(
-            self.gate, self.registry, self.failures, self.stall, compass, tickets
+            self.gate,
+            self.registry,
+            self.failures,
+            self.stall,
+            compass,
+            tickets,
+            None if self.reception is None else self.reception.resolve,
         )
         self.validator.check = self.rights.check
         self.front = Front(
@@ -338,12 +354,15 @@ class World:
         )
         self.own.identify = self.validator.principal
         Passes(self.validator.principal, tickets, compass.origins).register(self.own.add)
+        greeting = None
+        if self.reception is not None:
+            greeting = self.reception.furnish(self.own.add, self.validator, compass)
         self.log.ledger = ledger = Ledger(self.registry, self.log, self.wheel)
         self.factory = ServerFactory(
             self.front,
             self.wheel,
             self.limits,
-            render_for(pages, self.registry, compass.origins),
+            render_for(pages, self.registry, compass.origins, greeting),
             ledger.finished,
         )
         self.idle = Idle(self.wheel, self.routes, self.directory, timeout=10.0)  # type: ignore[arg-type]

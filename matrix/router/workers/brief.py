@@ -74,7 +74,7 @@ class Brief:
             jwks_url=self.jwks_url,
             master=self.master,
             admin_token=None,
-            sign_ins=None
+            links=None
             if self.codes is None
             else sign_in_links(Path(self.settings["state_dir"]), self.codes),
         )
