@@ -70,11 +70,14 @@ class Look:
     """Of the key set, as the issuer counts them."""
     refused: Counter[str]
     """Tokens by the reason of their refusal."""
+    servers: int
+    """How many processes serve: each has keys of its own."""
 
     @classmethod
     def take(cls, matrix: SuppliedMatrix) -> Look:
         """Look at a running one."""
-        pids = [matrix.pid, *matrix.workers()]
+        workers = matrix.workers()
+        pids = [matrix.pid, *workers]
         reasons = {*EXPECTED.values(), LIMITED}
         told = {name: matrix.metric("matrix_auth_total", result=name) for name in reasons}
         return cls(
@@ -82,6 +85,7 @@ class Look:
             sum(map(memory_of, pids)),
             matrix.supply.issuer.fetches(),
             Counter({name: int(count) for name, count in told.items()}),
+            max(len(workers), 1),
         )
 
 
@@ -136,7 +140,7 @@ class Report:
             found.append(f"of {looked_at} tokens looked at, not all are counted: {refused}")
         if statuses[429] != refused[LIMITED]:
             found.append(f"{statuses[429]} answers of 429, but {refused[LIMITED]} counted")
-        most = 1 + int(self.outcome.seconds / THROTTLE)
+        most = self.after.servers * (1 + int(self.outcome.seconds / THROTTLE))
         if self.fetches > most:
             found.append(f"the issuer was asked {self.fetches} times for its keys")
         for name, visit in {**self.calm, **self.besieged}.items():
