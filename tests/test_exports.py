@@ -23,6 +23,7 @@ EXPORTS = {
         "MARKER",
         "OUTCOMES",
         "SESSION_COOKIE",
+        "UNDERSCORE",
         "ApiRefusal",
         "ApiUnreachable",
         "AuthApi",

@@ -7,6 +7,7 @@ from matrix.auth._jwk import Key, secret_key
 from matrix.auth._keys import OUTCOMES, JwksKeys
 from matrix.auth._memory import MemoryGate, StaticKeys
 from matrix.auth._origins import Origins
+from matrix.auth._query import UNDERSCORE
 from matrix.auth._refusals import Reason, refusal
 from matrix.auth._rules import Policy, issuer_of
 from matrix.auth._seal import Handles, Latchkey
@@ -21,6 +22,7 @@ __all__ = [
     "MARKER",
     "OUTCOMES",
     "SESSION_COOKIE",
+    "UNDERSCORE",
     "ApiRefusal",
     "ApiUnreachable",
     "AuthApi",

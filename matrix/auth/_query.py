@@ -11,6 +11,10 @@ TICKET = b"matrix_ticket"
 TOKEN = b"access_token"
 """RFC 6750 section 2.3."""
 
+UNDERSCORE = 0x5F
+"""The byte that both names have and few targets do: looking for one byte costs a tenth of looking
+for a name, and each request's target is looked at."""
+
 
 def parameter(target: bytes, name: bytes) -> bytes | None:
     """
@@ -36,8 +40,10 @@ def without(target: bytes, names: Iterable[bytes]) -> bytes:
     """
     A target, or a URL, without these parameters; every other byte stays as it was.
     """
+    begins = tuple(name + b"=" for name in names if target.find(name) >= 0)
+    if not begins:
+        return target
     path, mark, query = target.partition(b"?")
-    begins = tuple(name + b"=" for name in names)
     parts = query.split(b"&")
     kept = [part for part in parts if not part.startswith(begins)]
     if len(kept) == len(parts):

@@ -15,7 +15,8 @@ the disk with 16 KiB for each request that is refused."""
 
 SECRET_PARAMETERS: Final = frozenset(
     {
-        b"access_token", b"api_key", b"apikey", b"code", b"id_token", b"jwt", b"password",
+        b"access_token", b"api_key", b"apikey", b"code", b"id_token", b"jwt", b"matrix_ticket",
+        b"password",
         b"provider_token", b"refresh_token", b"secret", b"ticket", b"token", b"token_hash",
     }
 )  # fmt: skip

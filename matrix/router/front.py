@@ -9,7 +9,7 @@ from time import perf_counter
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 
-from matrix.auth import Credential, harmless_protocol
+from matrix.auth import UNDERSCORE, Credential, harmless_protocol
 from matrix.directory import DirectoryUnavailable, IDirectory
 from matrix.errors import (
     BadGateway,
@@ -92,7 +92,6 @@ class Front:
         self._waker = waker
         self._origins = compass.origins
         self._places = compass.places
-        self._query_token = compass.places.query_token
         self._own = own
         self._pages = pages
         self._directory = directory
@@ -243,7 +242,7 @@ class Front:
         request = exchange.request
         known: Bearings = request.fields.notes[Bearings]  # the validator took them
         target = request.target
-        if b"matrix_ticket=" in target or (self._query_token and b"access_token=" in target):
+        if UNDERSCORE in target:
             target = self._places.without_query(target)
         extra = route.identity + story.id_line
         if not known.traced:

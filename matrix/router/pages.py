@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from matrix.errors import MatrixError, Unauthorized
+from matrix.router.accessline import redact
 
 Page = tuple[list[tuple[bytes, bytes]], bytes]
 """The header fields that describe the page, and its body. The status, and the fields of the
@@ -65,6 +66,15 @@ def local_target(text: str) -> str:
     return text if _LOCAL.fullmatch(text) else "/"
 
 
+def _shown(target: str) -> str:
+    """
+    The wanted address as a page names it: not at all, which in a link means the address that
+    the browser is at, if it holds a credential. Pages are saved, and sent around.
+    """
+    written = target.encode("utf-8", "surrogatepass")
+    return local_target(target) if redact(written) == written else ""
+
+
 class Pages:
     """Renders each page from templates that are compiled once, at start-up."""
 
@@ -96,7 +106,7 @@ class Pages:
         return self._live, render(
             self._waking,
             request_id=request_id,
-            wanted=local_target(wanted),
+            wanted=_shown(wanted),
             events=WAKE_EVENTS,
             estimate_ms=round(estimate_s * 1000) if estimate_s else 0,
             estimate_text=_about(estimate_s) if estimate_s else "",
@@ -120,7 +130,7 @@ class Pages:
             detail=error.detail,
             advice=_ADVICE.get(error.slug, default),
             wait_s=ceil(error.retry_after) if error.retry_after else 0,
-            again=local_target(instance) if error.status in _PASSING else "",
+            again=_shown(instance) if error.status in _PASSING else None,
         )
 
     def _signed_out_page(self, error: Unauthorized, request_id: str) -> Page:

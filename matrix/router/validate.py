@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from matrix.auth import Credential, Failures, IGate, Reason, Source, refusal
+from matrix.auth import UNDERSCORE, Credential, Failures, IGate, Reason, Source, refusal
 from matrix.errors import TooManyRequests, Unauthorized
 from matrix.http import Exchange, RequestHead
 from matrix.metrics import Registry, series
@@ -62,10 +62,14 @@ class Validator:
         """
         credential = self._bearings(request).given
         if credential is None:
-            credential = self._in_query(request) or self._ambient(request)
+            credential = self._in_query(request)
+        if credential is None:
+            credential = self._ambient(request)
         return credential
 
     def _in_query(self, request: RequestHead) -> Credential | None:
+        if UNDERSCORE not in request.target:
+            return None
         credential = self._places.in_query(request.target)
         if credential is None or credential.source is not Source.TICKET:
             return credential

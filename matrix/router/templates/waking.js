@@ -20,10 +20,11 @@
   let shown = 0;
   let spoken = -1;
 
-  // Goes on to the wanted address, which is never another origin. The server never saw the
+  // Goes on to the wanted address, which is never another origin, and is this page's own if it is
+  // not written down. The server never saw the
   // fragment: only a reload keeps it.
   const go = () => {
-    const wanted = new URL(page.dataset.wanted, location.origin);
+    const wanted = new URL(page.dataset.wanted || location.href, location.origin);
     const here = wanted.pathname + wanted.search === location.pathname + location.search;
     if (wanted.origin !== location.origin) location.replace("/");
     else if (here && location.hash) location.reload();
