@@ -16,8 +16,8 @@ the disk with 16 KiB for each request that is refused."""
 SECRET_PARAMETERS: Final = frozenset(
     {
         b"access_token", b"api_key", b"apikey", b"code", b"id_token", b"jwt", b"matrix_ticket",
-        b"password",
-        b"provider_token", b"refresh_token", b"secret", b"ticket", b"token", b"token_hash",
+        b"password", b"provider_token", b"refresh_token", b"secret", b"ticket", b"token",
+        b"token_hash",
     }
 )  # fmt: skip
 """Query parameters whose values are credentials, with us, Supabase or OAuth (RFC 6749,

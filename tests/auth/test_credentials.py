@@ -98,3 +98,61 @@ class HeaderBlockTests(SynchronousTestCase):
         for text in (repr(credential), str(credential), f"{credential}", f"{[credential]}"):
             self.assertNotIn("a.b.c", text)
         self.assertEqual(repr(credential), "<Credential from session>")
+
+
+def websocket(*headers: tuple[bytes, bytes]) -> FakeRequest:
+    return request((b"upgrade", b"websocket"), (b"connection", b"upgrade"), *headers)
+
+
+class PlaceTests(SynchronousTestCase):
+    """Which place counts where several have something."""
+
+    AUTHORIZATION = (b"authorization", b"Bearer a.a.a")
+    OFFER = (b"sec-websocket-protocol", b"matrix, matrix.jwt.b.b.b")
+    OWN = (b"cookie", b"__Host-matrix=c")
+    THEIRS = (b"cookie", b"sb-abc-auth-token=%7B%22access_token%22%3A%22d.d.d%22%7D")
+
+    def test_what_was_meant_is_asked_for_first(self) -> None:
+        for headers, found in (
+            ((self.AUTHORIZATION, self.OFFER), (b"a.a.a", Source.AUTHORIZATION)),
+            ((self.OFFER, self.OWN), (b"b.b.b", Source.SUBPROTOCOL)),
+            ((self.OWN, self.THEIRS), None),
+        ):
+            self.assertEqual(PLACES.given(websocket(*headers)), found)
+
+    def test_our_own_cookie_counts_before_supabases(self) -> None:
+        both = (b"cookie", self.THEIRS[1] + b"; " + self.OWN[1])
+        self.assertEqual(PLACES.ambient(request(both)), (b"c", Source.SESSION))
+        self.assertEqual(PLACES.ambient(request(self.THEIRS)), (b"d.d.d", Source.SUPABASE_COOKIE))
+        empty = (b"cookie", self.THEIRS[1] + b"; __Host-matrix=")
+        self.assertEqual(PLACES.ambient(request(empty)), (b"d.d.d", Source.SUPABASE_COOKIE))
+
+    def test_a_ticket_counts_before_a_token_in_the_query(self) -> None:
+        places = Places(query_token=True)
+        both = b"/?access_token=a.a.a&matrix_ticket=t"
+        self.assertEqual(places.in_query(both), (b"t", Source.TICKET))
+        self.assertEqual(places.in_query(b"/?access_token=a.a.a"), (b"a.a.a", Source.QUERY))
+        self.assertIsNone(places.in_query(b"/?x=1"))
+
+    def test_a_token_in_the_query_counts_only_if_it_is_allowed(self) -> None:
+        self.assertIsNone(PLACES.in_query(b"/?access_token=a.a.a"))
+        self.assertEqual(PLACES.without_query(b"/?access_token=a"), b"/?access_token=a")
+        self.assertEqual(PLACES.without_query(b"/?matrix_ticket=a"), b"/")
+
+
+class StripTests(SynchronousTestCase):
+    """What a machine sees of the fields that may hold a secret."""
+
+    def test_each_field(self) -> None:
+        places = Places(b"mine", query_token=True)
+        for name, value, seen in (
+            (b"cookie", b"a=b; mine=x; mine.0=y; mine-user=z; miner=1", b"a=b; miner=1"),
+            (b"cookie", b"mine-code-verifier=x; mine-flow-abcdefgh-code-verifier=y", None),
+            (b"cookie", b"mine-flows-code-verifier=x; mine-theme=dark", b"mine-theme=dark"),
+            (b"sec-websocket-protocol", b"jwt-a.b.c, chat", b"chat"),
+            (b"referer", b"https://door/a?access_token=t&x=1", b"https://door/a?x=1"),
+            (b"referer", b"https://door/a?x=1", b"https://door/a?x=1"),
+        ):
+            self.assertEqual(places.strip[name](value), seen, value)
+            self.assertTrue(places.allows_set_cookie(b"miner=1"))
+            self.assertFalse(places.allows_set_cookie(b"mine.3=1"))

@@ -20,9 +20,8 @@
   let shown = 0;
   let spoken = -1;
 
-  // Goes on to the wanted address, which is never another origin, and is this page's own if it is
-  // not written down. The server never saw the
-  // fragment: only a reload keeps it.
+  // Goes on to the wanted address, which is never another origin; where the page does not name it,
+  // it is the page's own. The server never saw the fragment: only a reload keeps it.
   const go = () => {
     const wanted = new URL(page.dataset.wanted || location.href, location.origin);
     const here = wanted.pathname + wanted.search === location.pathname + location.search;
