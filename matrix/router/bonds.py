@@ -20,9 +20,8 @@ from matrix.model import Principal
 from matrix.net import IWheel
 from matrix.router.bearings import taken
 
-LOOK_INTERVAL = 30.0
-"""Seconds, at most, between two looks at a bond. Tokens expire by the calendar, which may be set
-at any time, and the wheel goes by the event loop's clock."""
+LOOK_INTERVAL = 0.5
+"""Seconds between two looks whose time has come, while there are streams."""
 
 BATCH = 50
 """Streams closed in one go: each costs some tens of microseconds, most of them TLS's."""
@@ -63,22 +62,9 @@ class Sources:
 class Bond:
     """What binds the streams of one session."""
 
-    __slots__ = (
-        "_look",
-        "deadline",
-        "judged",
-        "own",
-        "retry_at",
-        "session_id",
-        "streams",
-        "until",
-        "wheel_due",
-    )
+    __slots__ = ("judged", "own", "planned", "retry_at", "session_id", "streams", "until")
 
-    def __init__(self, session_id: str, look: Callable[[Bond], None]) -> None:
-        """@param look: called when it is time."""
-        self.deadline = inf
-        self.wheel_due = inf
+    def __init__(self, session_id: str) -> None:
         self.session_id = session_id
         self.until = 0.0
         """Unix time, seconds, at which the right ends, as far as is known."""
@@ -86,22 +72,25 @@ class Bond:
         """Whether it is a session that the router itself keeps, and can renew."""
         self.retry_at = 0.0
         """Unix time, seconds, before which it is not tried again to renew it."""
+        self.planned: int | None = None
+        """Where in the calendar it is."""
         self.judged = False
-        """Whether that is under way: then it needs no deadline."""
+        """Whether that is under way: then it needs no place there."""
         self.streams: set[Stream] = set()
-        self._look = look
 
     def extend(self, until: float) -> None:
         """A token was seen that is good until then."""
         self.until = max(self.until, until)
 
-    def expired(self) -> None:
-        """Time for a look."""
-        self._look(self)
-
 
 class Bonds:
-    """Binds the streams of one process; implements L{matrix.http.Keeper}."""
+    """
+    Binds the streams of one process; implements L{matrix.http.Keeper}.
+
+    Tokens expire by the calendar, which may be set at any time, and not by the event loop's clock;
+    and most streams are over long before. So bonds are planned here, by the unix second, and the
+    wheel only tells when to look: what has ended is held nowhere.
+    """
 
     def __init__(
         self,
@@ -120,7 +109,10 @@ class Bonds:
         self._registry = registry
         self._grace = grace
         self._now = now
+        self.deadline = inf
+        self.wheel_due = inf
         self._bonds: dict[str, Bond] = {}
+        self._calendar: dict[int, set[Bond]] = {}
         self._due: list[Bond] = []
         self._judging: Deferred[None] | None = None
         self._renewals = DeferredSemaphore(RENEWALS)
@@ -149,14 +141,14 @@ class Bonds:
         principal: Principal = stream.exchange.story.principal
         bond = self._bonds.get(principal.session_id)
         if bond is None:
-            bond = self._bonds[principal.session_id] = Bond(principal.session_id, self._look)
+            bond = self._bonds[principal.session_id] = Bond(principal.session_id)
         bond.streams.add(stream)
         credential = taken(stream.exchange.request).ambient
         bond.own = bond.own or (credential is not None and credential.source is Source.SESSION)
         # Of a token that was accepted although it had just expired, the grace begins now.
         bond.extend(max(principal.expires_at, self._now()))
-        if bond.deadline == inf and not bond.judged:
-            self._arm(bond)
+        if bond.planned is None and not bond.judged:
+            self._plan(bond)
 
     def ended(self, stream: Stream) -> None:
         """See L{matrix.http.Keeper.ended}."""
@@ -165,7 +157,7 @@ class Bonds:
         if bond is not None:
             bond.streams.discard(stream)
             if not bond.streams:
-                bond.deadline = inf
+                self._take_out(bond)
                 del self._bonds[bond.session_id]
 
     # when it is time
@@ -178,17 +170,40 @@ class Bonds:
         ends_at = self._ends_at(bond)
         return min(ends_at, max(bond.until, bond.retry_at)) if bond.own else ends_at
 
-    def _arm(self, bond: Bond) -> None:
+    def _plan(self, bond: Bond) -> None:
+        """Look at a bond again when it is time."""
         bond.judged = False
         if bond.streams:
-            left = self._asks_at(bond) - self._now()
-            self._wheel.arm(bond, min(max(left, 0.0), LOOK_INTERVAL))
+            bond.planned = second = int(self._asks_at(bond))
+            self._calendar.setdefault(second, set()).add(bond)
+            if self.deadline == inf:
+                self._wheel.arm(self, LOOK_INTERVAL)
+
+    def _take_out(self, bond: Bond) -> None:
+        second, bond.planned = bond.planned, None
+        if second is not None:
+            bonds = self._calendar[second]
+            bonds.discard(bond)
+            if not bonds:
+                del self._calendar[second]
+
+    def expired(self) -> None:
+        """Look whose time has come."""
+        now = self._now()
+        for second in [one for one in self._calendar if one <= now]:
+            bonds = self._calendar.pop(second)
+            for bond in bonds:
+                bond.planned = None
+            for bond in bonds:
+                self._look(bond)
+        if self._calendar and self.deadline == inf:
+            self._wheel.arm(self, LOOK_INTERVAL)
 
     def _look(self, bond: Bond) -> None:
-        """See whether it is time for something."""
+        """See what it is time for."""
         now = self._now()
-        if self._asks_at(bond) > now:
-            self._arm(bond)
+        if self._asks_at(bond) > now:  # it was extended, or the second is not over
+            self._plan(bond)
         elif bond.own and bond.retry_at <= now and self._sources.renew is not None:
             bond.judged = True
             Deferred.fromCoroutine(self._renew(bond)).addErrback(_failed)
@@ -212,7 +227,7 @@ class Bonds:
                     await self._judge(due)
                 finally:  # whatever happened, none is forgotten
                     for bond in due:
-                        self._arm(bond)
+                        self._plan(bond)
         finally:
             self._judging = None
 
@@ -275,7 +290,7 @@ class Bonds:
             if self._is_over(bond):
                 self._settle(bond)
             else:
-                self._arm(bond)
+                self._plan(bond)
 
     def _close(self, stream: Stream) -> None:
         try:
