@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from matrix.errors import ConfigurationError
 from matrix.testing.fly.case import FlyCase
 
 ONE = "/apps/users/machines"
@@ -63,6 +64,14 @@ class AgainTests(FlyCase):
         self.programs.alive[machine] = boot
         self.again()
         self.assertNotIn(machine, self.programs.alive)
+
+    def test_a_state_of_another_version_is_refused_with_its_place(self) -> None:
+        machine = self.parts.world.machines[self.created()]
+        vars(machine)["unknown"] = 1
+        self.parts.world.store.save(machine)
+        self.parts.close()
+        error = self.assertRaises(ConfigurationError, self.made)
+        self.assertIn(f"machines {machine.id}", str(error))
 
     def test_volumes_leases_and_snapshots(self) -> None:
         volume = self.ok("POST", "/apps/users/volumes", {"name": "d", "region": "fra"})["id"]

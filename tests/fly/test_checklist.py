@@ -466,7 +466,13 @@ class VolumeTests(FlyCase):
         volume = self.volume()
         store = self.parts.world.store
         (store.volume(volume) / "file").write_text("kept")
-        fork = self.volume(source_volume_id=volume)
+        body = {"name": "data", "region": "fra", "source_volume_id": volume}
+        fork = self.ok("POST", "/apps/users/volumes", body)["id"]
+        body = {"region": "fra", "config": {**CONFIG, **self.mounted(fork)["config"]}}
+        for state in ("creating", "enabling_remote_export"):
+            self.assertEqual(self.shown(fork)["state"], state)
+            self.refused(412, f"is {state}", "POST", ONE, body)
+            self.clock.advance(0.21)
         self.assertEqual(self.shown(fork)["state"], "hydrating")
         self.assertNotEqual(self.shown(fork)["zone"], self.shown(volume)["zone"])
         self.started(**self.mounted(fork))
@@ -563,6 +569,13 @@ class FormTests(FlyCase):
             config = {"services": [{"internal_port": 80, "protocol": "tcp", "autostop": sent}]}
             (service,) = self.get(self.created(config=config))["config"]["services"]
             self.assertEqual(service["autostop"], answered)
+
+    def test_what_comes_back_can_be_sent(self) -> None:
+        config = {"services": [{"internal_port": 80, "protocol": "tcp", "autostop": "stop"}]}
+        machine = self.started(config=config)
+        answered = self.get(machine)["config"]
+        updated = self.ok("POST", f"{ONE}/{machine}", {"config": answered})
+        self.assertEqual(updated["config"], answered)
 
     def test_regions_begin_with_a_capital(self) -> None:
         answer = self.ok("GET", "/platform/regions")

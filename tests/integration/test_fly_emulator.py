@@ -184,6 +184,41 @@ class EmulatorTests(FlyProcessCase):
         self.assertGreater(time.monotonic() - began, 0.25)
         self.assertFalse(alive(pid))
 
+    async def test_its_children_stand_still_and_end_with_it(self) -> None:
+        await self.emulator.close()
+        self.open("sh -c 'sleep 600 & echo $! > {data}/child; exec sleep 601'")
+        machine = await self.ok("POST", "/apps/users/machines", {"config": CONFIG})
+        await self.reach(machine["id"], "started")
+        note = self.directory / "machines" / machine["id"] / "root" / "child"
+        await self.until(lambda: note.exists() and note.read_text().endswith("\n"))
+        child = find(int(note.read_text()))
+        assert child is not None
+        await self.power(machine, "suspend", "suspended")
+        self.assertEqual(state(child), "T")
+        await self.power(machine, "start", "started")
+        self.assertEqual(state(child), "S")
+        await self.power(machine, "stop", "stopped")
+        self.assertFalse(is_alive(child))
+
+    async def test_a_destruction_does_not_wait_for_the_grace_of_a_stop(self) -> None:
+        await self.emulator.close()
+        self.open(
+            f"{sys.executable} -c 'import signal, time; "
+            "signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(600)'"
+        )
+        config = {**CONFIG, "stop_config": {"timeout": "60s"}}
+        machine = await self.ok("POST", "/apps/users/machines", {"config": config})
+        await self.reach(machine["id"], "started")
+        pid = (await self.ok("GET", "/_emulator/processes"))[machine["id"]]
+        await deferLater(reactor, 0.3)  # until it ignores the signal
+        path = f"/apps/users/machines/{machine['id']}"
+        await self.ok("POST", f"{path}/stop")
+        await deferLater(reactor, 0.2)
+        self.assertTrue(alive(pid))
+        await self.ok("DELETE", f"{path}?force=true")
+        await self.ok("GET", f"{path}/wait?state=destroyed&timeout=20")
+        self.assertFalse(alive(pid))
+
     async def test_a_program_that_crashes_is_booted_again(self) -> None:
         machine = await self.machine()
         first = await self.ask(machine)

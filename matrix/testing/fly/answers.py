@@ -9,7 +9,7 @@ from matrix.testing.fly.schema import breaches
 _BEYOND = {"Machine": ("version", "cordoned")}
 """Members that Fly's clients read and its description does not have (facts/fly.md section 3)."""
 
-_AUTOSTOP: dict[object, str] = {False: "off", True: "stop"}
+_AUTOSTOP = {False: "off", True: "stop"}
 
 
 class WrongAnswer(AssertionError):
@@ -44,19 +44,20 @@ def _described(schema: str, answer: Any) -> Any:
         answer = {name: value for name, value in answer.items() if name not in _BEYOND[schema]}
         for name in ("config", "incomplete_config"):
             if name in answer:
-                answer[name] = _config(answer[name])
+                answer[name] = described_config(answer[name])
     if schema == "MachineVersion":
-        return {**answer, "user_config": _config(answer["user_config"])}
+        return {**answer, "user_config": described_config(answer["user_config"])}
     return answer
 
 
-def _config(config: dict[str, Any]) -> dict[str, Any]:
-    if "services" not in config:
+def described_config(config: Any) -> Any:
+    """A machine's config with C{autostop} as the description has it: Fly takes and gives
+    booleans, too."""
+    if not isinstance(config, dict) or not isinstance(config.get("services"), list):
         return config
-    services = [
-        {**one, "autostop": _AUTOSTOP.get(one["autostop"], one["autostop"])}
-        if "autostop" in one
-        else one
-        for one in config["services"]
-    ]
-    return {**config, "services": services}
+    return {**config, "services": [_service(service) for service in config["services"]]}
+
+
+def _service(service: Any) -> Any:
+    said = service.get("autostop") if isinstance(service, dict) else None
+    return {**service, "autostop": _AUTOSTOP[said]} if isinstance(said, bool) else service

@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import Map, Rule
 
-from matrix.testing.fly.answers import check_answer
+from matrix.testing.fly.answers import check_answer, described_config
 from matrix.testing.fly.call import Action, Call
 from matrix.testing.fly.calls import Calls, Made
 from matrix.testing.fly.faults import Fault, Faults, Kind
@@ -190,6 +190,8 @@ def _body(action: Action, sent: bytes) -> Any:
         raise Refusal(400, "the body is not JSON") from None
     if not isinstance(body, dict):
         raise Refusal(400, "the body is no JSON object")
+    if "config" in body:
+        body["config"] = described_config(body["config"])
     beside = BESIDE.get(action.body, ())
     wrong = breaches(action.body, {name: one for name, one in body.items() if name not in beside})
     if wrong:

@@ -133,7 +133,7 @@ class Machines:
         if holder is not None:
             shown = NOBODY if holder.state == "destroying" else holder.id
             raise Refusal(412, f"failed_precondition: volume already claimed by machine {shown}")
-        if volume.state not in USABLE:
+        if volume.state not in USABLE or volume.origin:
             raise Refusal(412, f"failed_precondition: volume {volume.id} is {volume.state}")
         if volume.unreachable:
             raise refuse("volume-host-full", volume=volume.id)

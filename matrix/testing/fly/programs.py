@@ -141,8 +141,11 @@ class LocalPrograms:
             _signal(process, number)
 
     async def end(self, machine_id: str, number: int, grace: float) -> None:
-        """Looks every few milliseconds."""
-        process, watch = self._running.pop(machine_id, (None, None))
+        """
+        Looks every few milliseconds. May be called while an earlier call waits out its grace:
+        with SIGKILL, that ends both.
+        """
+        process, watch = known = self._running.get(machine_id, (None, None))
         if process is None or watch is None:
             return
         watch.cancel()
@@ -153,6 +156,8 @@ class LocalPrograms:
         _signal(process, signal.SIGKILL)
         if not await self._until_gone(process, KILL_SECONDS):
             raise NotStarted(f"process {process.pid} survives SIGKILL: the kernel holds it")
+        if self._running.get(machine_id) == known:
+            del self._running[machine_id]
 
     def on_death(self, died: Callable[[str], None]) -> None:
         """Called in the reactor, at once."""

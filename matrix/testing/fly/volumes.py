@@ -198,7 +198,10 @@ class Volumes:
     def _take(self, volume: Volume) -> None:
         self._timers.pop(volume.id)
         step, volume.step = volume.step, None
-        if step == "made" and volume.origin:
+        if step == "made" and _is_fork(volume):
+            export = self._world.takes("volume", volume.id)
+            self._begin(volume, "enabling_remote_export", "exported", export)
+        elif step in ("made", "exported") and volume.origin:
             self._fill(volume)
         elif step == "doomed":
             shown = self._world.takes("volume_shown", volume.id)
@@ -213,12 +216,17 @@ class Volumes:
 
     def _fill(self, volume: Volume) -> None:
         """The data of a new volume arrive."""
-        fork = Path(volume.origin).name == "data"
+        fork = _is_fork(volume)
         copy(Path(volume.origin), self._world.store.volume(volume.id))
         timing = "hydrate" if fork else "restore"
         state = "hydrating" if fork else "restoring"
         volume.origin = ""
         self._begin(volume, state, "ready", self._world.takes(timing, volume.id))
+
+
+def _is_fork(volume: Volume) -> bool:
+    """Whether its data come from another volume, and not from a snapshot of one."""
+    return Path(volume.origin).name == "data"
 
 
 def copy(source: Path, target: Path) -> None:
