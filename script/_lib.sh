@@ -112,3 +112,28 @@ apt_install() {
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
         -o Dpkg::Use-Pty=0 "$@" >&2
 }
+
+# install_node_packages: make .node hold what tests/npm pins. Safe to run twice at once.
+install_node_packages() {
+    local packages=$root/.node lock
+    same_packages "$packages" && return
+    exec {lock}<"$root"
+    flock "$lock"
+    if ! same_packages "$packages"; then
+        say "Installing Supabase's packages for Node.js"
+        rm -rf "$packages"
+        mkdir "$packages"
+        cp "$root"/tests/npm/package{,-lock}.json "$packages"
+        npm ci --silent --no-fund --no-audit --ignore-scripts --prefix "$packages" >&2 || {
+            rm -rf "$packages"
+            exec {lock}<&-
+            return 1
+        }
+        touch "$packages/.ready"
+    fi
+    exec {lock}<&-
+}
+
+same_packages() {
+    [[ -f $1/.ready ]] && cmp -s "$root/tests/npm/package-lock.json" "$1/package-lock.json"
+}
