@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
+from xml.etree.ElementTree import ParseError
 
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 from urllib3.exceptions import HTTPError
@@ -57,7 +58,9 @@ def translated() -> Iterator[None]:
         raise refusal(error.response.status, error.code or "") from None
     except (InvalidResponseError, ServerError) as error:
         raise StoreUnavailable(f"the store gave no proper answer: {_brief(error)}") from None
-    except (MinioException, HTTPError, HTTPException, OSError, ValueError) as error:
+    except (MinioException, ParseError, ValueError) as error:
+        raise StoreUnavailable(f"the store's answer makes no sense: {_brief(error)}") from None
+    except (HTTPError, HTTPException, OSError) as error:
         raise StoreUnavailable(f"the store cannot be reached: {_brief(error)}") from None
 
 

@@ -17,12 +17,11 @@ from twisted.internet import defer
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from matrix.errors import Unauthorized
 from matrix.http import ServerFactory
 from matrix.http.interfaces import Handler, Request
 from matrix.model import Address, UserId
 from matrix.net import NativeServerEndpoint, Wheel, bind, event_loop
-from matrix.snapshots._heads import basic_credentials
+from matrix.snapshots._heads import bad_credentials, basic_credentials
 from matrix.snapshots.interfaces import Access
 
 ALICE = UserId("0a1b2c3d-0000-4000-8000-00000000000a")
@@ -42,7 +41,7 @@ class KnownCredentials:
     async def admit(self, request: Request) -> Access:
         user, password = basic_credentials(request)
         if password not in (OPERATOR, CREDENTIALS.get(UserId(user))):
-            raise Unauthorized("wrong credential", reason="credential")
+            raise bad_credentials("credential")
         return Access(UserId(user), full=password == OPERATOR)
 
 
@@ -119,6 +118,25 @@ class ResticCase(TestCase):
                 finally:
                     process.kill()
                 return Ran(process.returncode, out.decode(), err.decode())
+
+        return deferToThread(run)
+
+    def complaint(self, *arguments: str, text: str) -> defer.Deferred[str]:
+        """
+        Run restic until it complains with a text, and end it then: some versions go on
+        trying what is refused for good. What it has said.
+        """
+
+        def run() -> str:
+            with self.start(*arguments) as process:
+                assert process.stderr is not None
+                said = b""
+                try:
+                    while text.encode() not in said and (line := process.stderr.readline()):
+                        said += line
+                finally:
+                    process.kill()
+                return said.decode()
 
         return deferToThread(run)
 
