@@ -178,7 +178,14 @@ class Machine:
     provider: str
     state: MachineState
     generation: int
+    app: str | None = None
+    """At Fly, the app that it is in."""
     machine_id: str | None = None
+    volume_id: str | None = None
+    """Where its data are, if the provider keeps them apart from it."""
+    region: str | None = None
+    image: str | None = None
+    """What it was made from."""
     address: Address | None = None
     boot_id: str | None = None
     """Differs for each boot of the machine; a suspend and resume keeps it."""
@@ -191,6 +198,8 @@ class Machine:
     lease_expires_at: datetime | None = None
     state_reason: str | None = None
     """Why the machine is C{failed} or C{lost}, for the operator."""
+    provision_step: str | None = None
+    """How far its making has come, in the provider's words; C{None} before the first step."""
 
 
 @dataclass(frozen=True, slots=True)

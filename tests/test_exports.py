@@ -109,6 +109,7 @@ EXPORTS = {
         "LIFECYCLE",
         "IProvider",
         "IllegalTransition",
+        "Keep",
         "LifecycleEvent",
         "LocalProvider",
         "MachineGone",

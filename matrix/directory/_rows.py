@@ -51,7 +51,11 @@ def _instant(value: object) -> bool:
 _CHECKS: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "provider": (lambda value: isinstance(value, str), "text"),
     "state": (lambda value: isinstance(value, MachineState), "a MachineState"),
+    "app": (_text, "text or None"),
     "machine_id": (_text, "text or None"),
+    "volume_id": (_text, "text or None"),
+    "region": (_text, "text or None"),
+    "image": (_text, "text or None"),
     "address": (lambda value: value is None or isinstance(value, Address), "an Address or None"),
     "boot_id": (_text, "text or None"),
     "secret_epoch": (lambda value: type(value) is int, "a whole number"),
@@ -62,6 +66,7 @@ _CHECKS: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "lease_owner": (_text, "text or None"),
     "lease_expires_at": (_instant, "a datetime with a time zone, or None"),
     "state_reason": (_text, "text or None"),
+    "provision_step": (_text, "text or None"),
 }
 
 

@@ -4,6 +4,7 @@ from matrix.machines._local import LocalProvider
 from matrix.machines._memory import MemoryFleet, MemoryProvider
 from matrix.machines.interfaces import (
     IProvider,
+    Keep,
     MachineGone,
     Observed,
     ProviderError,
@@ -20,6 +21,7 @@ __all__ = [
     "LIFECYCLE",
     "IProvider",
     "IllegalTransition",
+    "Keep",
     "LifecycleEvent",
     "LocalProvider",
     "MachineGone",

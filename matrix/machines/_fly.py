@@ -62,10 +62,20 @@ class FlyClient:
     # machines
 
     async def create_machine(
-        self, app: str, name: str, region: str, config: Config, priority: Priority = Priority.WAKE
+        self,
+        app: str,
+        name: str,
+        region: str,
+        config: Config,
+        *,
+        launch: bool = True,
+        priority: Priority = Priority.WAKE,
     ) -> FlyMachine:
-        """Make a machine and start it. Refused with C{name-taken} if the name is another's."""
-        body = {"name": name, "region": region, "config": dict(config)}
+        """
+        Make a machine and, if it is to be launched, start it. Refused with C{name-taken} if
+        the name is another's.
+        """
+        body = {"name": name, "region": region, "config": dict(config), "skip_launch": not launch}
         call = Call(Action.CREATE, "POST", f"{_app(app)}/machines", app, body, timeout=60.0)
         return await self._http.ask(call, FlyMachine, priority)
 

@@ -23,6 +23,7 @@ from matrix.machines._turns import Turns, shielded
 from matrix.machines._uids import Uids, usable_uids
 from matrix.machines.interfaces import (
     IProvider,
+    Keep,
     MachineGone,
     Observed,
     ProviderError,
@@ -72,6 +73,7 @@ class LocalProvider:
     """
 
     name = "local"
+    look_interval = 0.0
     _log = Logger()
 
     def __init__(
@@ -110,7 +112,7 @@ class LocalProvider:
         self._pool.start()
         self._guard = reactor.addSystemEventTrigger("after", "shutdown", self._pool.stop)
 
-    async def provision(self, machine: Machine) -> str:
+    async def provision(self, machine: Machine, environment: Mapping[str, str], keep: Keep) -> str:
         """Make the machine's directory, and choose its user id."""
 
         async def make(home: Home, _: int) -> str:

@@ -13,6 +13,7 @@ from zope.interface import implementer
 
 from matrix.machines.interfaces import (
     IProvider,
+    Keep,
     MachineGone,
     Observed,
     ProviderError,
@@ -65,6 +66,7 @@ class MemoryProvider:
     """
 
     name = "memory"
+    look_interval = 0.0
 
     def __init__(
         self,
@@ -91,7 +93,7 @@ class MemoryProvider:
         """Let the next calls of a method fail, after their delay and without an effect."""
         self._failures[method].extend([error] * times)
 
-    async def provision(self, machine: Machine) -> str:
+    async def provision(self, machine: Machine, environment: Mapping[str, str], keep: Keep) -> str:
         """See L{IProvider}."""
         turn = await self._turn("provision", machine.user_id)
         try:

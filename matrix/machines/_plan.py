@@ -8,7 +8,7 @@ section 4). What the file says of stopping is for the router to do.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from matrix.machines._flytoml import Check, FlyToml, HttpService, Idle, Mount
@@ -61,6 +61,17 @@ class MachinePlan:
         """Its size."""
         guest: Mapping[str, Any] = self._config["guest"]
         return guest
+
+    @property
+    def port(self) -> int:
+        """The one on which it listens."""
+        [service] = self._config["services"]
+        return int(service["internal_port"])
+
+    def with_environment(self, environment: Mapping[str, str]) -> MachinePlan:
+        """The same, its processes told of more."""
+        env = {**self._config["env"], **environment}
+        return replace(self, _config={**self._config, "env": env})
 
     def config(self, volume_id: str) -> dict[str, Any]:
         """The whole machine config, with its volume."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from zope.interface import Attribute, Interface
 
@@ -46,6 +47,17 @@ class Observed:
     boot_id: str | None = None
 
 
+class Keep(Protocol):
+    """Writes to a machine's row at once, so that it outlives us."""
+
+    async def __call__(self, **fields: object) -> Machine:
+        """
+        The row as it is then.
+
+        @param fields: attributes of L{Machine} and their new values.
+        """
+
+
 class IProvider(Interface):
     """
     Each method is idempotent: asking for what is already so succeeds. Each returns an
@@ -55,14 +67,24 @@ class IProvider(Interface):
 
     name: str = Attribute("The provider's name in the directory, such as C{local}.")
 
-    async def provision(machine: Machine) -> str:
-        """Make the user's machine with its data place, not started. Returns its machine id;
-        the existing one's if there is one."""
+    look_interval: float = Attribute(
+        "Seconds between two looks (L{inspect}) at a machine that is coming up."
+    )
+
+    async def provision(machine: Machine, environment: Mapping[str, str], keep: Keep) -> str:
+        """
+        Make the user's machine with its data place, not started. Returns its machine id; the
+        existing one's if there is one.
+
+        @param environment: as for L{start}.
+        @param keep: writes down what a later attempt needs, each thing as soon as it is known.
+        """
 
     async def start(machine: Machine, environment: Mapping[str, str]) -> Started:
         """
         Start, resume, or find running. C{environment} reaches the machine's processes on a
-        fresh boot; a resume keeps what it had.
+        fresh boot; a resume keeps what it had. C{machine.state} is what it was said to be
+        before it was wanted: a hint, which may save a look.
 
         @raise MachineGone: there is no such machine (any more).
         """
@@ -80,7 +102,8 @@ class IProvider(Interface):
         """What is really there."""
 
     def watch(died: Callable[[UserId], None]) -> None:
-        """Call C{died} when a machine's processes end without having been asked to."""
+        """Call C{died} when a machine's processes end without having been asked to, if the
+        provider is told of it; else L{inspect} shows it."""
 
     async def close(stop_machines: bool) -> None:
         """Let go of everything; machines go on running unless C{stop_machines}."""

@@ -29,6 +29,25 @@ _Answer = TypeVar("_Answer")
 _log = Logger()
 
 
+class Row:
+    """A machine's row, while a provider works on the machine and writes to it."""
+
+    def __init__(self, fleet: Fleet, machine: Machine) -> None:
+        self._fleet = fleet
+        self.machine = machine
+        """As it is now."""
+
+    async def keep(self, **fields: object) -> Machine:
+        """
+        See L{matrix.machines.Keep}. Work that goes on keeps others away for as long again.
+
+        @raise StaleRow: another router was faster.
+        """
+        fleet = self._fleet
+        self.machine = await fleet.directory.change(self.machine, **fields, **fleet.claim())
+        return self.machine
+
+
 class Fleet:
     """The machines, as one router deals with them."""
 
@@ -112,19 +131,24 @@ class Fleet:
         )
         route.backend = backend
 
-    async def ask(self, machine: Machine, work: Awaitable[_Answer]) -> _Answer:
+    def row(self, machine: Machine) -> Row:
+        """The machine's row, to be handed to the provider."""
+        return Row(self, machine)
+
+    async def ask(self, row: Row, work: Awaitable[_Answer]) -> _Answer:
         """
         Wait for the provider; its refusals are written down and become answers.
 
+        @param row: of the machine that it works on.
         @raise Unavailable: it refused.
         """
         try:
             return await work
         except MachineGone as error:
-            await self.note_failure(machine, LifecycleEvent.GONE, str(error))
+            await self.note_failure(row.machine, LifecycleEvent.GONE, str(error))
             raise Unavailable("The machine is lost.", reason="lost", retry_after=SOON) from error
         except ProviderError as error:
-            await self.note_failure(machine, LifecycleEvent.FAILED, str(error))
+            await self.note_failure(row.machine, LifecycleEvent.FAILED, str(error))
             raise Unavailable(
                 "The machine could not be started.",
                 reason="provider",

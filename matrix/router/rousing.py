@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from twisted.internet.task import deferLater
@@ -104,8 +105,8 @@ class Rousing:
             state_reason=None,
             **fleet.claim(),
         )
-        environment = fleet.environment(machine)
-        started: Started = await fleet.ask(machine, fleet.provider.start(machine, environment))
+        starting = fleet.provider.start(replace(machine, state=prior), fleet.environment(machine))
+        started: Started = await fleet.ask(fleet.row(machine), starting)
         machine = await fleet.directory.change(
             machine, address=started.address, boot_id=started.boot_id
         )
@@ -139,17 +140,24 @@ class Rousing:
             machine = await fleet.directory.change(machine, **fleet.claim())
         else:  # an earlier attempt failed before there was a machine
             machine = await fleet.advance(machine, LifecycleEvent.WAKE, **fleet.claim())
-        machine_id: str = await fleet.ask(machine, fleet.provider.provision(machine))
-        return await fleet.directory.change(machine, machine_id=machine_id)
+        row = fleet.row(machine)
+        making = fleet.provider.provision(machine, fleet.environment(machine), row.keep)
+        machine_id: str = await fleet.ask(row, making)
+        if row.machine.machine_id == machine_id:
+            return row.machine
+        return await row.keep(machine_id=machine_id)
 
     async def _answering(self, machine: Machine, address: Address) -> None:
         """Wait until the machine answers HTTP, and make it the route's."""
         fleet, clock = self._fleet, self._clock
         backend = fleet.connect(address)
+        looked_at = clock.seconds()
         while not await probe(backend, PROBE_TIMEOUT):
             if clock.seconds() > self._deadline:
                 await self._not_ready(machine, backend)
-            await self._check_alive(machine, backend)
+            if clock.seconds() - looked_at >= fleet.provider.look_interval:
+                await self._check_alive(machine, backend)
+                looked_at = clock.seconds()
             await deferLater(clock, PROBE_INTERVAL)
         now = datetime.now(UTC)
         machine = await fleet.settle(machine, LifecycleEvent.WOKE, last_wake_at=now)

@@ -150,7 +150,11 @@ class DirectoryContract(DirectoryCase):
         new: dict[str, object] = {
             "provider": "fly",
             "state": MachineState.FAILED,
+            "app": "users",
             "machine_id": "m-1",
+            "volume_id": "vol_1",
+            "region": "fra",
+            "image": "registry.example/daemon:1",
             "address": Address(host="fdaa::3", port=8080),
             "boot_id": "b-1",
             "secret_epoch": 2,
@@ -161,6 +165,7 @@ class DirectoryContract(DirectoryCase):
             "lease_owner": "router-1",
             "lease_expires_at": NOON + timedelta(days=1),
             "state_reason": "no space left",
+            "provision_step": "volume",
         }
         everything = {field.name for field in fields(Machine)} - {"user_id", "generation"}
         assert set(new) == everything
@@ -220,7 +225,7 @@ class DirectoryContract(DirectoryCase):
             {"colour": "blue"},
             {"user_id": anybody()},
             {"generation": 7},
-            {"app": "x"},
+            {"created_at": NOON},
             {"state": "running"},
             {"state": None},
             {"address": "tcp:localhost:1"},

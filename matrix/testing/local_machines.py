@@ -23,7 +23,7 @@ from twisted.trial.unittest import SkipTest, TestCase
 from matrix.machines import LocalProvider, Started
 from matrix.model import Address, Machine
 from matrix.processes import Process, find, is_alive
-from matrix.testing.provider_suite import somebody
+from matrix.testing.provider_suite import made, somebody
 
 PROGRAM = Path(__file__).with_name("machine_program.py")
 COMMAND = shlex.join([sys.executable, str(PROGRAM)])
@@ -113,8 +113,7 @@ class LocalCase(TestCase):
         return [process for process in found if process and process.pid != os.getpid()]
 
     async def booted(self, environment: Any = {}) -> tuple[Machine, Started]:  # noqa: B006
-        machine = somebody()
-        await self.provider.provision(machine)
+        machine = await made(self.provider, somebody())
         return machine, await self.provider.start(machine, environment)
 
     async def eventually(self, condition: Callable[[], object], seconds: float = 10.0) -> None:

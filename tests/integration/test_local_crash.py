@@ -33,7 +33,7 @@ from matrix.testing.local_machines import (
     LocalCase,
     ask,
 )
-from matrix.testing.provider_suite import somebody
+from matrix.testing.provider_suite import made, somebody
 
 
 class Case(LocalCase):
@@ -44,8 +44,7 @@ class CrashTests(Case):
     """Whatever becomes of us, the next provider goes on from there."""
 
     async def test_a_boot_whose_caller_left_is_not_repeated(self) -> None:
-        machine = somebody()
-        await self.provider.provision(machine)
+        machine = await made(self.provider, somebody())
         impatient = Deferred.fromCoroutine(self.provider.start(machine, {}))
         await deferLater(reactor, 0.005)
         impatient.cancel()
@@ -59,10 +58,10 @@ class CrashTests(Case):
         other = self.successor()
         machine = somebody()
         both = [self.provider, other]
-        ids = await gatherResults(
-            [Deferred.fromCoroutine(each.provision(machine)) for each in both]
+        machines = await gatherResults(
+            [Deferred.fromCoroutine(made(each, machine)) for each in both]
         )
-        self.assertEqual(len(set(ids)), 1)
+        self.assertEqual(len({each.machine_id for each in machines}), 1)
         results = await gatherResults(
             [Deferred.fromCoroutine(each.start(machine, {})) for each in both]
         )
@@ -104,7 +103,7 @@ class CrashTests(Case):
         await self.provider.stop(machine)
         shutil.rmtree(self.home(machine) / "data")
         self.assertEqual((await self.provider.inspect(machine)).state, MachineState.LOST)
-        await self.provider.provision(machine)
+        await made(self.provider, machine)
         again = await self.provider.start(machine, {})
         self.assertEqual(again.was, MachineState.PROVISIONING)
 
@@ -123,13 +122,14 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from matrix.machines import LocalProvider
 from matrix.model import Machine, MachineState, UserId
+from matrix.testing.provider_suite import made
 
 provider = LocalProvider(Path(sys.argv[1]), sys.argv[2], reactor)
 
 async def go():
     for name in sys.argv[3:]:
         machine = Machine(UserId(name), "local", MachineState.PROVISIONING, 1)
-        await provider.provision(machine)
+        await made(provider, machine)
         print("starting", flush=True)
         await provider.start(machine, {})
 

@@ -23,14 +23,14 @@ from matrix.testing.local_machines import (
     LocalCase,
     ask,
 )
-from matrix.testing.provider_suite import ProviderContract
+from matrix.testing.provider_suite import TellsDeaths
 
 
 class Case(LocalCase):
     reactor = reactor
 
 
-class LocalContractTests(Case, ProviderContract):
+class LocalContractTests(Case, TellsDeaths):
     """Real processes keep the contract."""
 
     async def kill(self, machine: Machine) -> None:

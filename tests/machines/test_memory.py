@@ -8,10 +8,10 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from matrix.machines import MemoryFleet, MemoryProvider, ProviderError
 from matrix.model import Address, Machine, MachineState, UserId
-from matrix.testing.provider_suite import ProviderContract, somebody
+from matrix.testing.provider_suite import TellsDeaths, made, somebody
 
 
-class MemoryContractTests(ProviderContract, TestCase):
+class MemoryContractTests(TellsDeaths, TestCase):
     """The in-memory twin keeps the contract."""
 
     def setUp(self) -> None:
@@ -35,7 +35,7 @@ class ScriptingTests(SynchronousTestCase):
         self.clock = Clock()
         self.provider = MemoryProvider(self.clock, address=lambda who: Address(host="h", port=1))
         self.machine = somebody()
-        self.successResultOf(Deferred.fromCoroutine(self.provider.provision(self.machine)))
+        self.successResultOf(Deferred.fromCoroutine(made(self.provider, self.machine)))
 
     def start(self) -> Deferred:
         return Deferred.fromCoroutine(self.provider.start(self.machine, {"A": "b"}))
