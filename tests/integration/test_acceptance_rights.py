@@ -37,6 +37,15 @@ LATE = 1.0
 
 LOG = "access.log"
 
+UNHEARD = """
+    DO $$ BEGIN
+        PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE datname = current_database() AND pid <> pg_backend_pid();
+        UPDATE users SET state = 'blocked' WHERE id = '{}';
+    END $$
+"""
+"""Nobody is there any more to be notified."""
+
 PROGRAM = Path(matrix.testing.__path__[0], "stream_machine.py")
 STREAMS = shlex.join([sys.executable, str(PROGRAM), "{socket}"])
 
@@ -334,3 +343,24 @@ class TwoRoutersTests(ExtensionCase):
 
     def test_a_revoked_session_loses_all_at_once(self) -> None:
         self.check_revoked("bob")
+
+    def test_what_nobody_heard_is_made_up_for(self) -> None:
+        run(self.unheard())
+
+    async def unheard(self) -> None:
+        """The database drops all connections in the moment in which a user is blocked."""
+        session = Session(self.matrix, "dave")
+        opened = [Streams(router, session.token()[0]) for router in self.routers]
+        try:
+            for streams in opened:
+                await streams.open("events", "websocket", "upload")
+            began = time.time()
+            await asyncio.to_thread(self.matrix.sql, UNHEARD.format(self.matrix.user_id("dave")))
+            for number, streams in enumerate(opened):
+                ended = (await streams.over()).items()
+                late = {kind: f"{(at - began) * 1000:.0f} ms" for kind, at in ended}
+                self.tell(f"router {number} after a gap", **late)
+                self.assertEqual(streams.refused, {"status": 403, "reason": "blocked"})
+        finally:
+            for streams in opened:
+                await streams.close()
