@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from treq.client import HTTPClient
 from twisted.internet import reactor
@@ -23,6 +23,7 @@ from twisted.web.client import Agent, HTTPConnectionPool
 from matrix.errors import ConfigurationError
 from matrix.processes import find, is_alive, state
 from matrix.testing.fly.emulator import TOKEN, FlyEmulator
+from matrix.testing.fly.running import RunningEmulator
 from matrix.testing.fly.tuning import Tuning
 from matrix.testing.scratch import scratch
 
@@ -315,35 +316,11 @@ class TwistdTests(FlyProcessCase):
     """As C{twistd matrix-fly}."""
 
     def setUp(self) -> None:
-        self.directory = scratch(self)
-
-    async def run_emulator(self, *more: str) -> subprocess.Popen[bytes]:
-        log = self.directory / "log"
-        settings = [f"--set={name}={value}" for name, value in QUICK.items()]
-        with open(log, "ab") as output:
-            process = subprocess.Popen(
-                [
-                    str(Path(sys.prefix) / "bin" / "twistd"), "--nodaemon", "--pidfile=",
-                    "matrix-fly", "--listen", "127.0.0.1:0", "--program", "tiny",
-                    "--state-dir", str(self.directory / "state"), *settings, *more,
-                ],
-                stdout=output,
-                stderr=output,
-            )  # fmt: skip
-        self.addCleanup(process.wait)
-        self.addCleanup(process.kill)
-        mark = "Machines API at "
-        before = log.read_text().count(mark)
-        await self.until(lambda: log.read_text().count(mark) > before)
-        self.url = log.read_text().rpartition(mark)[2].split()[0]
-        return process
-
-    async def end(self, process: subprocess.Popen[bytes], number: int) -> None:
-        process.send_signal(number)
-        await self.until(lambda: process.poll() is not None)
+        self.emulator = RunningEmulator("tiny", "--check-answers", **QUICK)
+        self.addCleanup(self.emulator.close)
+        self.url = self.emulator.start().url
 
     async def test_killed_and_started_again(self) -> None:
-        process = await self.run_emulator()
         await self.ok("POST", "/apps", {"name": "users", "org_slug": "personal"})
         machine, sleeper = await self.machine(), await self.machine()
         await self.power(sleeper, "suspend", "suspended")
@@ -355,9 +332,10 @@ class TwistdTests(FlyProcessCase):
         for call in calls:
             call.addErrback(lambda failure: None)
         await deferLater(reactor, 0.05)
-        await self.end(process, signal.SIGKILL)
+        self.emulator.kill()
         await gatherResults(calls)
-        again = await self.run_emulator()
+        self.emulator.start()
+        self.assertEqual(self.emulator.url, self.url)
         self.assertEqual((await self.ask(machine))["pid"], first["pid"])
         await self.power(sleeper, "start", "started")
         self.assertEqual((await self.ask(sleeper))["boots"], 1)
@@ -366,20 +344,30 @@ class TwistdTests(FlyProcessCase):
             await self.reach(shown["id"], "started")
             self.assertEqual((await self.ask(shown))["machine"], shown["id"])
         pids = [(await self.ask(shown))["pid"] for shown in machines]
-        await self.end(again, signal.SIGTERM)
+        self.emulator.stop()
         self.assertEqual([pid for pid in pids if alive(pid)], [])
 
-    async def test_a_port_that_is_taken_ends_it_with_one_line(self) -> None:
-        await self.run_emulator()
-        port = self.url.rpartition(":")[2]
-        done = subprocess.run(
-            [
-                str(Path(sys.prefix) / "bin" / "twistd"), "--nodaemon", "--pidfile=", "matrix-fly",
-                "--listen", f"127.0.0.1:{port}", "--state-dir", str(self.directory / "other"),
-            ],
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )  # fmt: skip
-        self.assertEqual(done.returncode, 1)
-        self.assertIn(b"cannot listen", done.stderr)
+    async def test_nothing_is_left_of_one_that_was_killed(self) -> None:
+        await self.ok("POST", "/apps", {"name": "users", "org_slug": "personal"})
+        machine = await self.machine()
+        pid = (await self.ask(machine))["pid"]
+        self.emulator.kill()
+        self.assertTrue(alive(pid))
+        self.emulator.close()
+        await self.until(lambda: not alive(pid))
+        self.assertFalse(self.emulator.home.exists())
+        self.emulator.home.mkdir()  # for the clean-up
+
+    def test_counts_and_faults_from_a_program_without_a_reactor(self) -> None:
+        self.emulator.fault("status", status=500, action="regions.list", times=1)
+        with self.assertRaisesRegex(AssertionError, "500"):
+            self.emulator.ask("GET", "/v1/platform/regions")
+        self.emulator.ask("GET", "/v1/platform/regions")
+        calls = self.emulator.calls(action="regions.list")
+        self.assertEqual([call["status"] for call in calls["calls"]], [500, 200])
+
+    def test_a_port_that_is_taken_ends_it_with_one_line(self) -> None:
+        other = RunningEmulator("tiny", "--listen", urlsplit(self.url).netloc)
+        self.addCleanup(other.close)
+        with self.assertRaisesRegex(AssertionError, "matrix: cannot listen: .*in use"):
+            other.start()
