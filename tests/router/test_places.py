@@ -72,6 +72,10 @@ class CookieTests(PlaceCase):
     def test_a_broken_one_is_none(self) -> None:
         self.refused("missing", Cookie=f"{COOKIE}=base64-%%%")
 
+    def test_a_token_in_it_is_verified_like_any_other(self) -> None:
+        forged = cookies.ssr_cookies({**SESSION, "access_token": "forged"}, COOKIE)
+        self.refused("malformed", Cookie=cookies.field_of(forged))
+
     def test_it_counts_only_from_pages_that_are_trusted(self) -> None:
         for origin in ("https://evil.example", "null", "https://app.example.evil"):
             self.refused("origin", status=403, method="POST", Cookie=SUPABASE, Origin=origin)
