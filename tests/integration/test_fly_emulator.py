@@ -22,6 +22,7 @@ from twisted.web.client import Agent, HTTPConnectionPool
 
 from matrix.errors import ConfigurationError
 from matrix.processes import find, is_alive, state
+from matrix.testing.fly.answers import WrongAnswer
 from matrix.testing.fly.emulator import TOKEN, FlyEmulator
 from matrix.testing.fly.running import RunningEmulator
 from matrix.testing.fly.tuning import Tuning
@@ -266,6 +267,14 @@ class EmulatorTests(FlyProcessCase):
         statuses = [(await self.call("GET", "/platform/regions"))[0] for _ in range(4)]
         self.assertEqual(statuses, [200, 200, 200, 429])
         self.assertEqual((await self.call("GET", "/apps/users", token="x"))[0], 401)
+
+    async def test_an_answer_that_is_none_of_flys_fails_the_test(self) -> None:
+        machine = await self.machine()
+        self.emulator.parts.world.machines[machine["id"]].region = 7  # type: ignore[assignment]
+        status, value = await self.call("GET", f"/apps/users/machines/{machine['id']}")
+        self.assertEqual(status, 500)
+        self.assertIn("region: 7 is not of type 'string'", value["error"])
+        self.assertEqual(len(self.flushLoggedErrors(WrongAnswer)), 1)
 
     async def test_the_next_emulator_finds_what_runs(self) -> None:
         machine, other = await self.machine(name="one"), await self.machine()

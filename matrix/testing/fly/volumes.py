@@ -137,6 +137,8 @@ class Volumes:
         volume, size = self._world.volume(call), call.body.get("size_gb")
         if volume.is_gone:
             raise refuse("volume-not-found")
+        if volume.origin or volume.state == "restoring":
+            raise Refusal(412, f"failed_precondition: volume {volume.id} is {volume.state}")
         if size is None or not volume.size_gb < size <= SIZE_MAX:
             raise invalid(f"size_gb is {size}: a volume of {volume.size_gb} GB can only grow")
         volume.size_gb = size
