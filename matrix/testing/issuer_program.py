@@ -76,6 +76,14 @@ class Servant:
         """Have one more user."""
         self._issuer.add_user(name)
 
+    async def live(self, life: float) -> None:
+        """
+        Sign tokens for that long.
+
+        @param life: seconds.
+        """
+        self._issuer.life = life
+
     async def want_key(self, key: str) -> None:
         """Serve only those who send this C{apikey}."""
         self._issuer.api_key_wanted = key
