@@ -65,6 +65,16 @@ class AgainTests(FlyCase):
         self.again()
         self.assertNotIn(machine, self.programs.alive)
 
+    def test_what_was_destroyed_long_ago_is_forgotten(self) -> None:
+        machine = self.stopped()
+        self.ok("DELETE", f"{ONE}/{machine}")
+        self.pass_time()
+        self.again()
+        self.assertEqual(len(self.ok("GET", ONE, query={"include_deleted": "true"})), 1)
+        self.clock.advance(86400)
+        self.again()
+        self.assertEqual(self.ok("GET", ONE, query={"include_deleted": "true"}), [])
+
     def test_a_state_of_another_version_is_refused_with_its_place(self) -> None:
         machine = self.parts.world.machines[self.created()]
         vars(machine)["unknown"] = 1

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import signal
 
+from zope.interface.verify import verifyClass, verifyObject
+
 from matrix.testing.fly.case import CONFIG, FlyCase
+from matrix.testing.fly.programs import IPrograms, LocalPrograms
 from matrix.testing.fly.states import EDGES, SETTLED, ImpossibleChange, check_change
 
 ONE = "/apps/users/machines"
 
 
 class ProgramTests(FlyCase):
+    def test_the_twin_is_one(self) -> None:
+        self.assertTrue(verifyObject(IPrograms, self.programs))
+        self.assertTrue(verifyClass(IPrograms, LocalPrograms))
+
     def test_what_it_is_started_with(self) -> None:
         volume = self.volume()
         env = {"MATRIX_USER": "alice", "FLY_REGION": "mine"}

@@ -20,6 +20,9 @@ from matrix.testing.fly.waits import Waits
 HOSTS = 4
 """In each region. A volume and its machine are on one; a fork goes to another."""
 
+REMEMBERED = 86400.0
+"""Seconds for which a destroyed machine can be listed; Fly keeps them for longer."""
+
 REGIONS = ("ams", "cdg", "fra", "iad", "lhr", "ord", "sin", "sjc", "syd")
 
 
@@ -52,8 +55,15 @@ class World:
         self._addresses = addresses
         self._events = 0
         self.apps = {app.name: app for app in store.load(App)}
-        self.machines = {machine.id: machine for machine in store.load(Machine)}
+        self.machines = {machine.id: machine for machine in self._remembered()}
         self.volumes = {volume.id: volume for volume in store.load(Volume)}
+
+    def _remembered(self) -> Iterator[Machine]:
+        for machine in self.store.load(Machine):
+            if machine.gone_at and machine.gone_at + REMEMBERED < self.now():
+                self.store.forget(machine)
+            else:
+                yield machine
 
     def takes(self, timing: str, *who: str) -> float:
         """How many seconds something is to take this time."""
