@@ -21,6 +21,9 @@ from twisted.web._newclient import ResponseFailed, ResponseNeverReceived
 from twisted.web.client import Agent, HTTPConnectionPool
 
 from matrix.errors import ConfigurationError
+from matrix.machines._flytoml import read
+from matrix.machines._plan import plan
+from matrix.machines._template import fill
 from matrix.processes import find, is_alive, state
 from matrix.testing.fly.answers import WrongAnswer
 from matrix.testing.fly.emulator import TOKEN, FlyEmulator
@@ -32,6 +35,7 @@ CONFIG = {"image": "registry.example/daemon:1", "services": [{"internal_port": 8
 QUICK = {"unseen": "0", "pull": "0", "start": "0", "suspend": "0.05", "resume": "0.05",
          "stop": "0", "still_active": "0", "destroy": "0", "replace": "0", "volume": "0",
          "rate_limits": "off"}  # fmt: skip
+TEMPLATE = Path(__file__).parents[2] / "deploy" / "daemon" / "fly.toml.tmpl"
 LONG = 20.0
 """Seconds within which anything happens, on a host that does much else."""
 LOST = (ResponseNeverReceived, ResponseFailed, ConnectionLost, ConnectionDone)
@@ -306,15 +310,15 @@ class EmulatorTests(FlyProcessCase):
             [Deferred.fromCoroutine(self.reach(machine["id"], "started")) for machine in machines]
         )
 
-    async def test_our_daemon_as_a_machine(self) -> None:
+    async def test_our_daemon_as_the_template_has_it(self) -> None:
         await self.emulator.close()
         self.open("daemon")
-        volume = await self.volume()
-        config = {
-            "env": {"MATRIX_MACHINE_TOKEN": "secret"},
-            "mounts": [{"volume": volume, "path": "/data"}],
-        }
-        body = {"region": "fra", "config": {**CONFIG, **config}}
+        values = {"APP": "users", "REGION": "fra", "IMAGE": "daemon:1", "USER": "alice",
+                  "MACHINE_TOKEN": "secret"}  # fmt: skip
+        wanted = plan(read(fill(TEMPLATE.read_text(), values, "template"), "template"))
+        body = wanted.volume.request("fra", wanted.guest)
+        volume = (await self.ok("POST", "/apps/users/volumes", body))["id"]
+        body = {"region": "fra", "config": wanted.config(volume)}
         machine = await self.ok("POST", "/apps/users/machines", body)
         await self.reach(machine["id"], "started")
         await self.ask(machine, "/healthz")
