@@ -1,4 +1,5 @@
-"""The internal listener of a router: the admin API and the metrics, for operators."""
+"""The internal listener of a router: admin API and metrics for operators, repositories for
+machines."""
 
 from __future__ import annotations
 
@@ -7,11 +8,13 @@ from functools import partial
 
 from twisted.internet.interfaces import IListeningPort
 
-from matrix.http import ServerFactory
+from matrix.http import Exchange, ServerFactory
 from matrix.net import Admission, NativeServerEndpoint
+from matrix.router.archive import PLACE, Archive
 from matrix.router.census import census
 from matrix.router.engine import Engine, Machinery
 from matrix.router.internal import Crew, Instance, InternalApi
+from matrix.router.supplies import Supplies
 
 
 class Inside:
@@ -19,6 +22,7 @@ class Inside:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._archive = Archive(engine)
         self._factory: ServerFactory | None = None
         self._ports: list[IListeningPort] = []
 
@@ -27,7 +31,7 @@ class Inside:
         internal: list[socket.socket],
         instance: Instance,
         live: Machinery,
-        admin_token: str | None,
+        supplies: Supplies,
         crew: Crew | None = None,
     ) -> None:
         """
@@ -42,11 +46,20 @@ class Inside:
             engine.registry,
             instance,
             engine.reactor,
-            admin_token,
+            supplies.admin_token,
             crew,
             partial(census, engine.reactor, engine.loop, engine.wheel),
         )
-        self._factory = ServerFactory(api, engine.wheel, engine.limits)
+        archive = self._archive
+        archive.open(live.directory, supplies.master)
+
+        def handler(exchange: Exchange) -> None:
+            if exchange.request.path.startswith(PLACE):
+                archive(exchange)
+            else:
+                api(exchange)
+
+        self._factory = ServerFactory(handler, engine.wheel, engine.limits)
         # The last files are the database's and the logs'; nobody is told so who gets none.
         admission = Admission(engine.files.operators, telling=0)
         for listener in internal:
@@ -65,6 +78,10 @@ class Inside:
         if self._factory is not None:
             for connection in list(self._factory.connections):
                 connection.abort()
+
+    async def finish(self) -> None:
+        """Let go of what was served, when nobody asks any more."""
+        await self._archive.close()
 
 
 def instance_of(engine: Engine, public: str, internal: socket.socket) -> Instance:

@@ -55,7 +55,7 @@ class Router(Daemon):
         live = await engine.start(supplies)
         await engine.reconcile()
         instance = instance_of(engine, url("https", public[0]), internal[0])
-        await self._inside.open(internal, instance, live, supplies.admin_token)
+        await self._inside.open(internal, instance, live, supplies)
         await self._door.open(supplies, live, public)
         if embedded is not None:
             embedded.announce(instance.listeners["public"], instance.listeners["internal"], say)
@@ -67,6 +67,7 @@ class Router(Daemon):
         await self._engine.settle()
         await self._door.finish()
         self._inside.abort()
+        await self._inside.finish()
         await self._engine.stop(stop_machines=self._embedded is not None)
         if self._embedded is not None:
             await self._embedded.stop()

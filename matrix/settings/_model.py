@@ -201,6 +201,34 @@ class Settings(BaseSettings):
         description="Seconds the route table is served while the directory is unreachable.",
     )
 
+    snapshots: bool = Field(
+        default=True,
+        description="Whether repositories for snapshots are served: from MATRIX_S3_ENDPOINT, or in "
+        "embedded mode from an S3 server of its own.",
+    )
+    s3_endpoint: Url | None = Field(
+        default=None,
+        description="The S3 store of snapshots (MinIO), as https://HOST[:PORT] without a path.",
+    )
+    s3_bucket: str = Field(
+        default="matrix-snapshots", description="Its bucket; made if it is not there."
+    )
+    s3_region: str = Field(default="us-east-1", description="Its region.")
+    s3_access_key: str = Field(default="", description="The key to the bucket: its public part.")
+    s3_secret_key: SecretStr | None = Field(default=None, description="Its secret part.")
+    s3_ca: Path | None = Field(
+        default=None,
+        description="PEM file of who signs the store's certificate. Default: the system's.",
+    )
+    snapshot_quota: int = Field(
+        default=0, ge=0, description="Bytes that one user's repository may hold: 507. 0: no limit."
+    )
+    snapshot_undelete: int = Field(
+        default=14,
+        ge=1,
+        description="Days for which the bucket keeps what was deleted from a repository.",
+    )
+
     workers: int = Field(
         default=1,
         ge=1,
@@ -283,6 +311,12 @@ class Settings(BaseSettings):
                 raise ValueError("MATRIX_LOGIN=builtin needs MATRIX_SUPABASE_KEY")
             if self.session_check:
                 raise ValueError("MATRIX_SESSION_CHECK needs MATRIX_SUPABASE_KEY")
+        return self
+
+    @model_validator(mode="after")
+    def _store_has_its_key(self) -> Settings:
+        if self.s3_endpoint and not (self.s3_access_key and self.s3_secret_key):
+            raise ValueError("MATRIX_S3_ENDPOINT needs MATRIX_S3_ACCESS_KEY, MATRIX_S3_SECRET_KEY")
         return self
 
     @property

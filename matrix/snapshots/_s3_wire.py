@@ -76,6 +76,13 @@ class S3Place:
             )
         return url
 
+    def check(self) -> None:
+        """
+        @raise ConfigurationError: this cannot be reached, by its form.
+        """
+        if self.url.scheme == "https":
+            self.tls()
+
     def tls(self) -> ssl.SSLContext:
         """
         How the store proves itself.

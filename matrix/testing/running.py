@@ -70,6 +70,8 @@ class RunningMatrix:
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
             "LC_ALL": "C.UTF-8",
+            # Its S3 server takes seconds and some hundred MB, and few tests need it.
+            "MATRIX_SNAPSHOTS": "false",
             **{f"MATRIX_{name.upper()}": str(value) for name, value in settings.items()},
         }
         self.process: subprocess.Popen[bytes] | None = None

@@ -18,6 +18,9 @@ from matrix.settings import Settings
 _SECRET_SETTINGS = {"database_url", "daemon_token", "admin_token"}
 """They reach a worker among the supplies, as far as it needs them."""
 
+_NOT_THEIRS = {"s3_endpoint", "s3_access_key", "s3_secret_key"}
+"""Repositories are served by the supervisor alone."""
+
 _SHARED_SECRETS = {"jwt_secret", "supabase_key"}
 """Those that a worker needs as they are."""
 
@@ -103,7 +106,8 @@ class Brief:
 
 def settings_for_workers(settings: Settings) -> dict[str, Any]:
     """The settings without secrets, ready for JSON."""
-    return settings.model_dump(mode="json", exclude=_SECRET_SETTINGS | _SHARED_SECRETS)
+    excluded = _SECRET_SETTINGS | _SHARED_SECRETS | _NOT_THEIRS
+    return settings.model_dump(mode="json", exclude=excluded)
 
 
 def secrets_for_workers(settings: Settings) -> dict[str, str]:

@@ -89,7 +89,7 @@ class Supervisor(Daemon):
         )
         await crew.start()
         instance = instance_of(engine, url("https", public[0]), internal[0])
-        await self._inside.open(internal, instance, live, supplies.admin_token, crew)
+        await self._inside.open(internal, instance, live, supplies, crew)
         if embedded is not None:
             embedded.announce(instance.listeners["public"], instance.listeners["internal"], say)
         _log.info(
@@ -144,6 +144,7 @@ class Supervisor(Daemon):
         if self._crew is not None:
             await self._crew.stop()
         self._inside.abort()
+        await self._inside.finish()
         await self._engine.stop(stop_machines=self._embedded is not None)
         if self._embedded is not None:
             await self._embedded.stop()

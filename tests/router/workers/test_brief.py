@@ -76,6 +76,12 @@ class BriefTests(SynchronousTestCase):
         self.assertEqual(settings.supabase_key.get_secret_value(), "hidden-key")
         self.assertNotIn("hidden", repr(brief) + str(brief.settings))
 
+    def test_the_key_to_the_snapshots_is_not_for_workers(self) -> None:
+        given = {"s3_endpoint": "http://h:1", "s3_access_key": "hidden", "s3_secret_key": "hidden"}
+        brief = self.brief(**given)
+        self.assertIsNone(brief.configured.s3_secret_key)
+        self.assertNotIn(b"hidden", brief.dump().replace(DSN.encode(), b""))
+
     def test_no_secret_setting_arrives_as_asterisks(self) -> None:
         given = dict.fromkeys(("jwt_secret", "supabase_key"), "x" * 32)
         brief = self.brief(**given)
