@@ -13,6 +13,9 @@ from matrix.router.signin.views import Views, Wanted
 Greeting = Callable[[Unauthorized, Exchange], Answer | None]
 """Makes the answer for a navigation without a session; C{None} for the usual error page."""
 
+Clean = Callable[[bytes], bytes]
+"""Makes a target one without credentials."""
+
 ENDED = "Your session has ended."
 
 _LEADS = {
@@ -29,11 +32,15 @@ _SENT_AWAY = frozenset({Reason.MISSING.value, Reason.EXPIRED.value, Reason.SIGNE
 same token, again and again."""
 
 
-def with_form(views: Views) -> Greeting:
-    """Our own sign-in form, in place of what was wanted and under its address."""
+def with_form(views: Views, clean: Clean) -> Greeting:
+    """
+    Our own sign-in form, in place of what was wanted and under its address.
+
+    @param clean: takes from a target the credential that was refused: it is not to come back.
+    """
 
     def greet(error: Unauthorized, exchange: Exchange) -> Answer:
-        wanted = Wanted(exchange.request.target.decode("ascii"))
+        wanted = Wanted(clean(exchange.request.target).decode("ascii"))
         lead = _LEADS.get(error.reason or "", error.detail)
         headers, body = views.sign_in(exchange.request_id, wanted, lead=lead)
         return error.status, [*headers, *error_headers(error)], body
@@ -41,13 +48,17 @@ def with_form(views: Views) -> Greeting:
     return greet
 
 
-def with_redirect(login_url: str) -> Greeting:
-    """The way to the operator's page, and from there back to what was wanted."""
+def with_redirect(login_url: str, clean: Clean) -> Greeting:
+    """
+    The way to the operator's page, and from there back to what was wanted.
+
+    @param clean: as for L{with_form}.
+    """
 
     def greet(error: Unauthorized, exchange: Exchange) -> Answer | None:
         if error.reason not in _SENT_AWAY:
             return None
-        location = (b"Location", away(login_url, exchange.request, exchange.request.target))
+        location = (b"Location", away(login_url, exchange.request, clean(exchange.request.target)))
         return 303, [location, *_without_challenge(error)], b""
 
     return greet

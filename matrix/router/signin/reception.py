@@ -110,10 +110,11 @@ class Reception:
         )
         leaving.register(add)
         self._stops.append(leaving.stop)
+        clean = compass.places.without_query
         show: Answering = _no_page
         greeting: Greeting | None = None
         if login.mode == "redirect":
-            show, greeting = _send_away(login.url), with_redirect(login.url)
+            show, greeting = _send_away(login.url), with_redirect(login.url, clean)
         if own is not None:
             clerk = Clerk(own.api, own.sessions, self._clock)
             self._stops.append(clerk.stop)
@@ -122,7 +123,7 @@ class Reception:
                 identify = validator.principal
                 desk = SignInDesk(clerk, attempts, views, leaving, identify, self._registry)
                 desk.register(add)
-                show, greeting = desk.show, with_form(views)
+                show, greeting = desk.show, with_form(views, clean)
             if login.links is not None:
                 show = LinkDesk(login.links, clerk, leaving, self._registry, show).show
         add("GET", SIGN_IN, show)

@@ -195,6 +195,16 @@ class ModeTests(SynchronousTestCase):
         form = {"email": "alice@example.org", "password": PASSWORD}
         self.assertEqual(hall.send(form).status, 405)
 
+    def test_a_refused_token_of_the_query_is_told_nobody(self) -> None:
+        target = "/notes?access_token=old-token&x=1"
+        client = Hall(Login("redirect", "https://app.example/login")).browse(target)
+        back = "https://app.example/login?next=https%3A%2F%2Fdoor%2Fnotes%3Fx%3D1"
+        self.assertEqual((client.status, client.headers["location"]), (303, back))
+        client = Hall().browse(target)
+        self.assertEqual(client.status, 401)
+        self.assertIn(b"/notes?x=1", client.body)
+        self.assertNotIn(b"old-token", client.transport.data)
+
     def test_off_is_an_error_page_and_no_form(self) -> None:
         hall = Hall(Login("off"))
         client = hall.browse("/")
