@@ -107,6 +107,7 @@ EXPORTS = {
     ],
     "machines": [
         "LIFECYCLE",
+        "FlyProvider",
         "IProvider",
         "IllegalTransition",
         "Keep",

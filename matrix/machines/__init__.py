@@ -1,5 +1,6 @@
 """Machines: who makes, starts, suspends and destroys them, and what may follow what."""
 
+from matrix.machines._fly_provider import FlyProvider
 from matrix.machines._local import LocalProvider
 from matrix.machines._memory import MemoryFleet, MemoryProvider
 from matrix.machines.interfaces import (
@@ -19,6 +20,7 @@ from matrix.machines.lifecycle import (
 
 __all__ = [
     "LIFECYCLE",
+    "FlyProvider",
     "IProvider",
     "IllegalTransition",
     "Keep",

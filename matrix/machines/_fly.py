@@ -75,7 +75,7 @@ class FlyClient:
         Make a machine and, if it is to be launched, start it. Refused with C{name-taken} if
         the name is another's.
         """
-        body = {"name": name, "region": region, "config": dict(config)}
+        body: dict[str, Any] = {"name": name, "region": region, "config": dict(config)}
         body |= {} if launch else {"skip_launch": True}
         call = Call(Action.CREATE, "POST", f"{_app(app)}/machines", app, body, timeout=60.0)
         return await self._http.ask(call, FlyMachine, priority)

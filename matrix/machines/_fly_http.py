@@ -60,17 +60,25 @@ class Call:
 class FlyHttp:
     """Makes calls, each at its turn."""
 
-    def __init__(self, agent: IAgent, clock: IReactorTime, base: str, token: str) -> None:
+    def __init__(
+        self,
+        agent: IAgent,
+        clock: IReactorTime,
+        base: str,
+        token: str,
+        limiter: RateLimiter | None = None,
+    ) -> None:
         """
         @param base: C{https://api.machines.dev}, or C{http://_api.internal:4280} on the mesh.
         @param token: an org's; it appears in no error and no log.
+        @param limiter: who gives calls their turns; one of our own by default.
         """
         self._http = HTTPClient(agent)
         self._clock = clock
         self._base = base.rstrip("/")
         # Macaroons come with a scheme of their own (facts/fly.md section 1).
         self._authorization = token if " " in token else f"Bearer {token}"
-        self._limiter = RateLimiter(clock)
+        self._limiter = limiter or RateLimiter(clock)
         self.calls = 0
         """How many were made."""
 

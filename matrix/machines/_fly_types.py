@@ -43,6 +43,7 @@ class _Answer(BaseModel):
 class FlyEvent(_Answer):
     """Something that happened to a machine."""
 
+    id: str = ""
     type: str = ""
     status: str = ""
     source: str = ""
@@ -73,6 +74,30 @@ class FlyMachine(_Answer):
     def kind(self) -> str:
         """The kind of its state; states that are new to us are taken to pass."""
         return FLY_STATES.get(self.state, "transient")
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether there is no such machine any more, or soon will be none."""
+        return self.kind == "gone" or self.state == "destroying"
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether its host answers; Fly knows little of a machine whose host does not."""
+        return self.host_status in ("ok", "unknown")
+
+    @property
+    def volume_id(self) -> str | None:
+        """The volume that it has, as far as is known."""
+        mounts = (self.config or {}).get("mounts") or [{}]
+        found = mounts[0].get("volume")
+        return found if isinstance(found, str) else None
+
+    @property
+    def port(self) -> int | None:
+        """The one on which it listens, as far as is known."""
+        services = (self.config or {}).get("services") or [{}]
+        found = services[0].get("internal_port")
+        return found if isinstance(found, int) else None
 
     @property
     def metadata(self) -> Mapping[str, str]:

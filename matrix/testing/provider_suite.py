@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -40,10 +42,12 @@ class Row:
         return self.machine
 
 
-async def made(provider: IProvider, machine: Machine) -> Machine:
+async def made(
+    provider: IProvider, machine: Machine, environment: Mapping[str, str] | None = None
+) -> Machine:
     """The row of a machine that is provisioned, or is again."""
     row = Row(machine)
-    machine_id = await provider.provision(machine, {}, row.keep)
+    machine_id = await provider.provision(machine, environment or {}, row.keep)
     assert machine_id
     return await row.keep(machine_id=machine_id)
 
@@ -55,6 +59,8 @@ class ProviderContract(_Case):
     """
 
     provider: IProvider
+    environment: Mapping[str, str] = MappingProxyType({})
+    """What machines are told."""
 
     def successor(self) -> IProvider:
         """Another provider of the same machines, as after a restart of the router."""
@@ -70,11 +76,11 @@ class ProviderContract(_Case):
     async def booted(self) -> tuple[Machine, Started]:
         """A fresh user's machine after its first boot."""
         machine = await self.made()
-        return machine, await self.provider.start(machine, {})
+        return machine, await self.provider.start(machine, self.environment)
 
     async def made(self, machine: Machine | None = None) -> Machine:
         """The row of a machine, by default a fresh user's, that is provisioned."""
-        return await made(self.provider, machine or somebody())
+        return await made(self.provider, machine or somebody(), self.environment)
 
     async def state(self, machine: Machine) -> MachineState:
         """What the provider sees."""
@@ -83,7 +89,7 @@ class ProviderContract(_Case):
     async def refused(self, kind: type[ProviderError], machine: Machine) -> None:
         """A start fails in this way."""
         try:
-            await self.provider.start(machine, {})
+            await self.provider.start(machine, self.environment)
         except kind:
             return
         raise self.failureException(f"{kind.__name__} was not raised")
@@ -129,7 +135,7 @@ class ProviderContract(_Case):
 
     async def test_starting_what_runs_finds_it(self) -> None:
         machine, first = await self.booted()
-        again = await self.provider.start(machine, {})
+        again = await self.provider.start(machine, self.environment)
         assert again == Started(first.address, first.boot_id, MachineState.RUNNING)
 
     async def test_many_starts_at_once_are_one_boot(self) -> None:
@@ -155,7 +161,7 @@ class ProviderContract(_Case):
         machine, first = await self.booted()
         await self.provider.suspend(machine)
         assert await self.state(machine) is MachineState.SUSPENDED
-        again = await self.provider.start(machine, {})
+        again = await self.provider.start(machine, self.environment)
         assert again == Started(first.address, first.boot_id, MachineState.SUSPENDED)
         assert await self.state(machine) is MachineState.RUNNING
 
@@ -178,7 +184,7 @@ class ProviderContract(_Case):
         await self.provider.stop(machine)
         await self.provider.stop(machine)
         assert await self.state(machine) is MachineState.STOPPED
-        again = await self.provider.start(machine, {})
+        again = await self.provider.start(machine, self.environment)
         assert again.was is MachineState.STOPPED
         assert again.boot_id != first.boot_id
 
@@ -196,7 +202,9 @@ class ProviderContract(_Case):
         await self.refused(MachineGone, machine)
         old, machine = machine, await self.made(machine)
         assert machine.machine_id != old.machine_id
-        assert (await self.provider.start(machine, {})).was is MachineState.PROVISIONING
+        assert (
+            await self.provider.start(machine, self.environment)
+        ).was is MachineState.PROVISIONING
 
     # Dying
 
@@ -206,7 +214,7 @@ class ProviderContract(_Case):
         while (seen := await self.provider.inspect(machine)).boot_id == first.boot_id:
             await self.a_while()
         assert seen.state in (MachineState.STOPPED, MachineState.RUNNING)
-        again = await self.provider.start(machine, {})
+        again = await self.provider.start(machine, self.environment)
         assert again.boot_id != first.boot_id
 
     # Outliving the provider
@@ -217,9 +225,9 @@ class ProviderContract(_Case):
         await self.provider.suspend(asleep)
         await self.provider.close(stop_machines=False)
         self.provider = self.successor()
-        again = await self.provider.start(machine, {})
+        again = await self.provider.start(machine, self.environment)
         assert again == Started(first.address, first.boot_id, MachineState.RUNNING)
-        again = await self.provider.start(asleep, {})
+        again = await self.provider.start(asleep, self.environment)
         assert again == Started(second.address, second.boot_id, MachineState.SUSPENDED)
 
     async def test_closing_can_stop_all(self) -> None:
@@ -242,7 +250,7 @@ class ProviderContract(_Case):
         self.provider = self.successor()
 
     async def _start(self, machine: Machine) -> Started:
-        return await self.provider.start(machine, {})
+        return await self.provider.start(machine, self.environment)
 
 
 class TellsDeaths(ProviderContract):
@@ -260,7 +268,7 @@ class TellsDeaths(ProviderContract):
         await self.until_told(told)
         assert told == [machine.user_id]
         assert await self.state(machine) is MachineState.STOPPED
-        again = await self.provider.start(machine, {})
+        again = await self.provider.start(machine, self.environment)
         assert again.was is MachineState.STOPPED
         assert again.boot_id != first.boot_id
 

@@ -1,0 +1,62 @@
+"""How long an attempt at something may take at Fly, and the pauses between its calls."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+
+from matrix.machines._fly_errors import FlyError, Verdict
+
+PAUSE = 0.25
+"""Seconds between two tries: flat, since what is refused for now is mostly so for less than a
+second, and the calls' rate is limited anyway."""
+
+FULL_PAUSE = 2.0
+"""Seconds, where a host has no room: it may take minutes until it has."""
+
+_Answer = TypeVar("_Answer")
+
+
+class Patience:
+    """One attempt's."""
+
+    def __init__(self, clock: IReactorTime, seconds: float) -> None:
+        """
+        @param seconds: for the whole attempt.
+        """
+        self._clock = clock
+        self._deadline = clock.seconds() + seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return self._deadline - self._clock.seconds()
+
+    async def pause(self, error: FlyError) -> None:
+        """
+        Wait a little before asking again.
+
+        @raise FlyError: C{error}, if no time is left for it.
+        """
+        full = error.verdict is Verdict.NO_CAPACITY
+        seconds = error.retry_after or (FULL_PAUSE if full else PAUSE)
+        if seconds > self.left:
+            raise error
+        await deferLater(self._clock, seconds)
+
+    async def of(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
+        """
+        Ask, and again as long as the refusal says that it may help soon.
+
+        @raise FlyError: another refusal, or this one for too long.
+        """
+        while True:
+            try:
+                return await ask()
+            except FlyError as error:
+                if error.verdict is not Verdict.SOON:
+                    raise
+                await self.pause(error)

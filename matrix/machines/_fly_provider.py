@@ -1,0 +1,176 @@
+"""Machines at Fly: the provider of production."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredLock, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from matrix.machines._fly import FlyClient
+from matrix.machines._fly_boots import boot_id
+from matrix.machines._fly_making import Making
+from matrix.machines._fly_patience import Patience
+from matrix.machines._fly_plans import USER_KEY, FlyPlans
+from matrix.machines._fly_resting import Resting, remove
+from matrix.machines._fly_sight import Sight
+from matrix.machines._fly_starting import Starting
+from matrix.machines._fly_types import FlyMachine
+from matrix.machines.interfaces import (
+    IProvider,
+    Keep,
+    MachineGone,
+    Observed,
+    ProviderError,
+    Started,
+)
+from matrix.model import Address, Machine, MachineState, UserId
+
+PATIENCE = 50.0
+"""Seconds for one thing that is asked of us: less than a router's lease on a machine."""
+
+_SEEN: Mapping[str, MachineState] = {
+    "started": MachineState.RUNNING,
+    "starting": MachineState.RUNNING,
+    "restarting": MachineState.RUNNING,
+    "suspended": MachineState.SUSPENDED,
+    "suspending": MachineState.SUSPENDED,
+}
+"""All others are stopped, or will be before they are anything else."""
+
+_log = Logger()
+
+
+@implementer(IProvider)
+class FlyProvider:
+    """
+    Each user has a machine and a volume in one app, both named after the user. What is being
+    done to a machine is written to its row, and whoever is interrupted may simply ask again.
+
+    A machine that runs with an outdated config gets the present one when it is put to sleep:
+    it is stopped then, instead of suspended, since Fly keeps no memory over a change.
+    """
+
+    name = "fly"
+    look_interval = 2.0
+    """A start that fails is rare, and each look is a call to Fly."""
+
+    def __init__(
+        self,
+        client: FlyClient,
+        plans: FlyPlans,
+        clock: IReactorTime,
+        *,
+        let_go: Callable[[], Deferred[Any] | None] = lambda: None,
+        patience: float = PATIENCE,
+    ) -> None:
+        """
+        @param let_go: closes the connections to Fly.
+        @param patience: seconds for one thing that is asked of us.
+        """
+        self._client = client
+        self._plans = plans
+        self._clock = clock
+        self._let_go = let_go
+        self._seconds = patience
+        self._sight = Sight(client, plans, clock)
+        self._turns: dict[UserId, DeferredLock] = {}
+        self._closed = False
+
+    async def provision(self, machine: Machine, environment: Mapping[str, str], keep: Keep) -> str:
+        """Make volume and machine, or find them. See L{IProvider}."""
+        async with self._turn(machine.user_id) as patience:
+            making = Making(self._client, self._plans, patience, machine, environment, keep)
+            machine_id = await making.run()
+            if machine_id != machine.machine_id:
+                self._sight.born(machine_id)
+            return machine_id
+
+    async def start(self, machine: Machine, environment: Mapping[str, str]) -> Started:
+        """Start or resume it. See L{IProvider}."""
+        async with self._turn(machine.user_id) as patience:
+            wanted = self._plans.wanted(machine.user_id, environment, machine.region)
+            return await Starting(self._sight, patience, machine, wanted).run()
+
+    async def suspend(self, machine: Machine) -> None:
+        """Suspend it, or stop it if the template says so. See L{IProvider}."""
+        if machine.machine_id is not None:
+            async with self._turn(machine.user_id) as patience:
+                await Resting(self._sight, patience, machine).suspend()
+
+    async def stop(self, machine: Machine) -> None:
+        """See L{IProvider}."""
+        if machine.machine_id is not None:
+            async with self._turn(machine.user_id) as patience:
+                await Resting(self._sight, patience, machine).stop()
+
+    async def destroy(self, machine: Machine) -> None:
+        """Delete machine and volume. See L{IProvider}."""
+        async with self._turn(machine.user_id) as patience:
+            await remove(self._sight, patience, machine)
+
+    async def inspect(self, machine: Machine) -> Observed:
+        """One call; takes no turn. See L{IProvider}."""
+        try:
+            found = await self._sight.look(machine, Patience(self._clock, self._seconds))
+        except MachineGone:
+            return Observed(MachineState.LOST)
+        state = _SEEN.get(found.state, MachineState.STOPPED)
+        if state is MachineState.STOPPED:
+            return Observed(state)
+        self._sight.seen_started(found)
+        port = found.port or self._plans.port
+        return Observed(
+            state,
+            Address(host=found.private_ip, port=port),
+            boot_id(found, machine.boot_id, state),
+        )
+
+    def watch(self, died: Callable[[UserId], None]) -> None:
+        """Fly tells nobody: whoever inspects a machine sees it."""
+
+    async def close(self, stop_machines: bool) -> None:
+        """Finish what is under way, and let go. See L{IProvider}."""
+        if self._closed:
+            return
+        self._closed = True
+        for turn in list(self._turns.values()):
+            await turn.acquire()
+            turn.release()
+        if stop_machines:
+            patience = Patience(self._clock, self._seconds)
+            found = await patience.of(lambda: self._client.machines(self._plans.place.app))
+            ours = [each for each in found if USER_KEY in each.metadata and not each.is_gone]
+            await gatherResults([Deferred.fromCoroutine(self._stop_last(one)) for one in ours])
+        letting_go = self._let_go()
+        if letting_go is not None:
+            await letting_go
+
+    async def _stop_last(self, found: FlyMachine) -> None:
+        """Stop one of many: the others must not suffer from its failure."""
+        user_id = UserId(found.metadata[USER_KEY])
+        machine = Machine(user_id, self.name, MachineState.RUNNING, 0, machine_id=found.id)
+        self._sight.seen_started(found)
+        try:
+            await Resting(self._sight, Patience(self._clock, self._seconds), machine).stop()
+        except ProviderError as error:
+            _log.error("{user} could not be stopped: {error}", user=user_id, error=error)
+
+    @asynccontextmanager
+    async def _turn(self, user_id: UserId) -> AsyncIterator[Patience]:
+        """One at a time for each user."""
+        if self._closed:
+            raise ProviderError("the provider was closed: Matrix is stopping")
+        turn = self._turns.setdefault(user_id, DeferredLock())
+        await turn.acquire()
+        try:
+            yield Patience(self._clock, self._seconds)
+        finally:
+            turn.release()
+            # The next in turn may have run to its end within release().
+            if not turn.locked and self._turns.get(user_id) is turn:
+                del self._turns[user_id]

@@ -1,0 +1,135 @@
+"""Starting a machine at Fly: one call that starts it, and one that says where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from twisted.logger import Logger
+
+from matrix.machines._fly_boots import boot_id, latest
+from matrix.machines._fly_errors import FlyError, Verdict
+from matrix.machines._fly_patience import Patience
+from matrix.machines._fly_plans import Wanted
+from matrix.machines._fly_sight import Sight, identified
+from matrix.machines._fly_types import FlyMachine
+from matrix.machines.interfaces import Started
+from matrix.model import Address, Machine, MachineState
+
+_FROZEN = frozenset({MachineState.SUSPENDING, MachineState.SUSPENDED})
+"""Said to be so, a machine is started without a look at it: it keeps the config it has."""
+
+_CHANGEABLE = frozenset({"created", "stopped", "failed"})
+"""States in which another config costs no memory."""
+
+_WAS: Mapping[str, MachineState] = {
+    "created": MachineState.PROVISIONING,
+    "suspended": MachineState.SUSPENDED,
+    "suspending": MachineState.SUSPENDED,
+    "started": MachineState.RUNNING,
+    "starting": MachineState.RUNNING,
+}
+
+CHANGE_TRIES = 3
+"""As often as a config is sent that could not be taken for a moment."""
+
+_log = Logger()
+
+
+class Starting:
+    """One attempt to start one machine."""
+
+    def __init__(self, sight: Sight, patience: Patience, machine: Machine, wanted: Wanted) -> None:
+        self._sight = sight
+        self._client = sight.client
+        self._patience = patience
+        self._machine = machine
+        self._wanted = wanted
+        self._app = sight.app(machine)
+        self._id = identified(machine)
+
+    async def run(self) -> Started:
+        """
+        Start it, or find it started.
+
+        @raise ProviderError: it could not be.
+        """
+        if self._machine.state not in _FROZEN and not self._sight.is_newborn(self._id):
+            found = await self._sight.look(self._machine, self._patience)
+            if found.state == "started":
+                return self._started(found, MachineState.RUNNING)
+            if found.state in _CHANGEABLE and self._differs(found):
+                await self._change(found)
+        was = await self._begin()
+        found = await self._sight.look(self._machine, self._patience, is_there=True)
+        return self._started(found, was)
+
+    async def _begin(self) -> MachineState | None:
+        """
+        Have it started. What it was before, if that is told.
+        """
+        while True:
+            try:
+                before = (await self._client.start(self._app, self._id)).previous_state
+            except FlyError as error:
+                if await self._began_all_the_same(error):
+                    return None
+                await self._patience.pause(error)
+            else:
+                return _WAS.get(before, MachineState.STOPPED)
+
+    async def _began_all_the_same(self, error: FlyError) -> bool:
+        """
+        Whether the machine starts although we were not told so.
+
+        @raise ProviderError: it does not, and trying again is no use.
+        """
+        if error.reason == "not-found":
+            if not self._sight.is_newborn(self._id):
+                raise self._sight.gone(self._machine) from error
+            return False
+        if error.verdict is Verdict.PERMANENT:
+            raise error
+        if error.verdict is not Verdict.AMBIGUOUS and error.reason != "conflict":
+            return False
+        found = await self._sight.look(self._machine, self._patience)
+        return found.state in ("starting", "started")
+
+    # its config
+
+    def _differs(self, found: FlyMachine) -> bool:
+        volume_id = found.volume_id
+        return volume_id is not None and self._wanted.differs(found.metadata, volume_id)
+
+    async def _change(self, found: FlyMachine) -> None:
+        """Bring its config up to date. One that cannot be had leaves it with what it has."""
+        for _ in range(CHANGE_TRIES):
+            try:
+                config = self._wanted.config(str(found.volume_id))
+                await self._client.update_machine(self._app, found, config)
+            except FlyError as error:
+                if error.verdict not in (Verdict.SOON, Verdict.AMBIGUOUS):
+                    self._not_changed(error)
+                    return
+                await self._patience.pause(error)
+            else:
+                return
+            found = await self._sight.look(self._machine, self._patience)
+            if not self._differs(found):
+                return
+
+    def _not_changed(self, error: FlyError) -> None:
+        _log.error(
+            "{user}: machine {id} keeps its config: {error}",
+            user=self._machine.user_id, id=self._id, error=error,
+        )  # fmt: skip
+
+    def _started(self, found: FlyMachine, was: MachineState | None) -> Started:
+        sight, machine = self._sight, self._machine
+        sight.seen_started(found)
+        if self._differs(found):
+            sight.outdated[self._id] = self._wanted
+        else:
+            sight.outdated.pop(self._id, None)
+        was = was or latest(found.events).was or MachineState.STOPPED
+        address = Address(host=found.private_ip, port=found.port or self._wanted.port)
+        return Started(address, boot_id(found, machine.boot_id, was), was)
