@@ -107,6 +107,7 @@ EXPORTS = {
     ],
     "machines": [
         "LIFECYCLE",
+        "REDACTED",
         "FlyProvider",
         "IProvider",
         "IllegalTransition",
@@ -119,7 +120,9 @@ EXPORTS = {
         "Observed",
         "ProviderError",
         "Started",
+        "fly_plans",
         "next_state",
+        "open_provider",
     ],
     "metrics": [
         "Counter",

@@ -101,6 +101,46 @@ class AccessTests(SettingsCase):
         load(login="builtin", database_url=URL, supabase_key="sb_publishable_x")
 
 
+class FlyTests(SettingsCase):
+    """Settings of machines at Fly."""
+
+    FLY = {
+        "provider": "fly",
+        "database_url": URL,
+        "fly_token": "t",
+        "fly_app": "users",
+        "fly_image": "registry.example/daemon:1",
+        "fly_regions": "fra, ams",
+    }
+
+    def test_all_that_it_takes(self) -> None:
+        found = load(**self.FLY)
+        self.assertEqual(found.fly_places, ("fra", "ams"))
+        self.assertEqual(found.fly_api, "https://api.machines.dev")
+        self.assertNotIn("'t'", repr(found))
+
+    def test_what_is_missing_is_named(self) -> None:
+        for name in ("fly_token", "fly_app", "fly_image", "fly_regions"):
+            self.assertIn(f"needs MATRIX_{name.upper()}", self.refusal(**{**self.FLY, name: ""}))
+
+    def test_embedded_mode_leaves_no_machines_at_fly(self) -> None:
+        self.assertIn("needs DATABASE_URL", self.refusal(**{**self.FLY, "database_url": ""}))
+
+    def test_what_makes_no_sense(self) -> None:
+        for name, text, wanted in (
+            ("fly_app", "Users", "'Users' is no app"),
+            ("fly_regions", "fra, europe", "'europe' is no region"),
+            ("fly_api", "http://api.machines.dev", "write https://"),
+            ("fly_api", "api.machines.dev", "is not a URL"),
+        ):
+            self.assertIn(f"MATRIX_{name.upper()}: ", self.refusal(**{name: text}))
+            self.assertIn(wanted, self.refusal(**{name: text}))
+
+    def test_an_api_that_is_near_may_be_in_the_clear(self) -> None:
+        for url in ("http://127.0.0.1:4280", "http://_api.internal:4280"):
+            self.assertEqual(load(fly_api=url).fly_api, url)
+
+
 class TrustedProxiesTests(SettingsCase):
     def test_networks_and_addresses(self) -> None:
         found = load(trusted_proxies="10.0.0.0/8, 127.0.0.1,2001:db8::/32")
@@ -210,6 +250,10 @@ class SourceTests(SettingsCase):
             self.assertNotIn(secret, repr(found) + str(found))
 
 
+ALIKE = {"fly_api", "fly_app"}
+"""Both names are what one would look for, and neither is refused for the other."""
+
+
 class RefusalTests(SettingsCase):
     def test_bad_values(self) -> None:
         """Each bad value gets a line that begins with its setting and says what is wrong."""
@@ -269,7 +313,8 @@ class RefusalTests(SettingsCase):
     def test_settings_are_not_alike(self) -> None:
         """No setting's name would be taken for a misspelling of another's."""
         for field in Settings.model_fields:
-            others = [other for other in Settings.model_fields if other != field]
+            others = [each for each in Settings.model_fields if each != field]
+            others = [each for each in others if {each, field} != ALIKE]
             alike = get_close_matches(field, others, cutoff=settings.TYPO_RATIO)
             self.assertEqual(alike, [], field)
 

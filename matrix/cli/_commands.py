@@ -10,6 +10,7 @@ import click
 
 import matrix
 from matrix.cli._access import sessions, users
+from matrix.cli._machine import machine
 from matrix.cli._output import clear_errors, json_option, show
 from matrix.cli._server import CommandError, Server, locate, user_path
 from matrix.cli._text import details, duration, facts, moment, table
@@ -44,6 +45,7 @@ def main(context: click.Context, env_file: Path | None, state_dir: Path | None) 
 
 main.add_command(users)
 main.add_command(sessions)
+main.add_command(machine)
 
 
 @main.command()

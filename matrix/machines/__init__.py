@@ -1,8 +1,10 @@
 """Machines: who makes, starts, suspends and destroys them, and what may follow what."""
 
+from matrix.machines._fly_plans import REDACTED
 from matrix.machines._fly_provider import FlyProvider
 from matrix.machines._local import LocalProvider
 from matrix.machines._memory import MemoryFleet, MemoryProvider
+from matrix.machines._open import fly_plans, open_provider
 from matrix.machines.interfaces import (
     IProvider,
     Keep,
@@ -20,6 +22,7 @@ from matrix.machines.lifecycle import (
 
 __all__ = [
     "LIFECYCLE",
+    "REDACTED",
     "FlyProvider",
     "IProvider",
     "IllegalTransition",
@@ -32,5 +35,7 @@ __all__ = [
     "Observed",
     "ProviderError",
     "Started",
+    "fly_plans",
     "next_state",
+    "open_provider",
 ]

@@ -11,7 +11,7 @@ from typing import Any
 from matrix.auth import MachineSecrets
 from matrix.directory import PostgresDirectory, open_directory
 from matrix.http import Backend, Counters, Limits
-from matrix.machines import LocalProvider
+from matrix.machines import IProvider, open_provider
 from matrix.metrics import LoopLag, process_registry, series
 from matrix.model import Address
 from matrix.net import NativeClientEndpoint, Wheel, event_loop, file_shares
@@ -39,7 +39,7 @@ class Machinery:
     """What there is once the database answers."""
 
     directory: PostgresDirectory
-    provider: LocalProvider
+    provider: IProvider
     fleet: Fleet
     waker: Waker
 
@@ -85,7 +85,7 @@ class Engine:
         """
         reactor, settings = self.reactor, self.settings
         directory = await open_directory(reactor, supplies.dsn, migrated=not first)
-        provider = LocalProvider(settings.state_dir, settings.local_command, reactor)
+        provider = open_provider(settings, reactor)
         secrets = MachineSecrets(supplies.master)
         fleet = Fleet(reactor, directory, provider, secrets, self._connect, this_router())
         waker = Waker(fleet, self.routes, self.registry)

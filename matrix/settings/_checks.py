@@ -7,6 +7,7 @@ import re
 import shlex
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
@@ -57,6 +58,29 @@ def checked_origins(text: str) -> str:
                 f"{word!r} is no origin: write https://HOST or https://HOST:PORT in lower case, "
                 "without a path and without the scheme's usual port"
             )
+    return text
+
+
+def checked_app(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", text):
+        raise ValueError(f"{text!r} is no app: write a-z, 0-9 and dashes, at most 63 of them")
+    return text
+
+
+def checked_regions(text: str) -> str:
+    for word in words(text):
+        if not re.fullmatch(r"[a-z]{3}", word):
+            raise ValueError(f"{word!r} is no region of Fly: write its three letters, as in fra")
+    return text
+
+
+def checked_api(text: str) -> str:
+    """The token is sent there: in the clear only where nobody listens."""
+    parts = urlsplit(text)
+    host = parts.hostname or ""
+    near = host == "localhost" or host.startswith("127.") or host.endswith(".internal")
+    if parts.scheme == "http" and not near:
+        raise ValueError(f"{text!r}: a token is sent there, so write https://")
     return text
 
 

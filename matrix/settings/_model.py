@@ -8,9 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     model_validator,
@@ -21,32 +19,24 @@ from matrix.settings._checks import (
     HostPort,
     Seconds,
     Url,
+    checked_api,
+    checked_app,
     checked_command,
     checked_database,
     checked_networks,
     checked_origins,
+    checked_regions,
     checked_secret,
     json_list,
     networks,
     words,
 )
+from matrix.settings._issuers import OtherIssuer
 
 PREFIX = "MATRIX_"
 
 MOST_WORKERS = 32
 """Each has 5 connections to PostgreSQL; embedded mode's has room for that many."""
-
-
-class OtherIssuer(BaseModel):
-    """A further issuer whose tokens are accepted."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    issuer: Url
-    jwks_url: Url | None = None
-    """Where its keys are; at their usual place if C{None}."""
-    audience: str = "authenticated"
-    role: str = "authenticated"
 
 
 class Settings(BaseSettings):
@@ -178,13 +168,42 @@ class Settings(BaseSettings):
         description="Whether sessions with open streams are checked at the issuer every 5 min.",
     )
 
-    provider: Literal["local"] = Field(
-        default="local", description="Who makes machines: local (process groups on this box)."
+    provider: Literal["local", "fly"] = Field(
+        default="local",
+        description="Who makes machines: local (process groups on this box) or fly (Fly Machines).",
     )
     local_command: Annotated[str, AfterValidator(checked_command)] | None = Field(
         default=None,
         description="The command that is a user's machine, words split as a shell does; "
         "{socket}, {port}, {data} and {user} are filled in. Default: our daemon.",
+    )
+
+    fly_token: SecretStr | None = Field(
+        default=None,
+        description="An access token of the organization at Fly (fly tokens create org).",
+    )
+    fly_org: str = Field(default="personal", description="The organization's slug at Fly.")
+    fly_app: Annotated[str, AfterValidator(checked_app)] | None = Field(
+        default=None,
+        description="The app at Fly that holds all users' machines and nothing else. Made if it "
+        "is not there.",
+    )
+    fly_api: Annotated[Url, AfterValidator(checked_api)] = Field(
+        default="https://api.machines.dev",
+        description="Fly's Machines API; on the mesh http://_api.internal:4280.",
+    )
+    fly_regions: Annotated[str, AfterValidator(checked_regions)] = Field(
+        default="",
+        description="Regions of Fly (fra, ams), separated by commas, the best first: where one "
+        "has no room, the next is tried.",
+    )
+    fly_image: str | None = Field(
+        default=None, description="The container image that users' machines run: our daemon's."
+    )
+    fly_template: Path | None = Field(
+        default=None,
+        description="The fly.toml template of users' machines. Default: the one that comes with "
+        "Matrix.",
     )
 
     idle_timeout: Seconds = Field(
@@ -318,6 +337,30 @@ class Settings(BaseSettings):
         if self.s3_endpoint and not (self.s3_access_key and self.s3_secret_key):
             raise ValueError("MATRIX_S3_ENDPOINT needs MATRIX_S3_ACCESS_KEY, MATRIX_S3_SECRET_KEY")
         return self
+
+    @model_validator(mode="after")
+    def _fly_is_possible(self) -> Settings:
+        if self.provider != "fly":
+            return self
+        if self.embedded:
+            raise ValueError(
+                "MATRIX_PROVIDER=fly needs DATABASE_URL: machines at Fly outlive an embedded Matrix"
+            )
+        needed = {
+            "MATRIX_FLY_TOKEN": self.fly_token,
+            "MATRIX_FLY_APP": self.fly_app,
+            "MATRIX_FLY_IMAGE": self.fly_image,
+            "MATRIX_FLY_REGIONS": self.fly_regions,
+        }
+        missing = [name for name, value in needed.items() if not value]
+        if missing:
+            raise ValueError(f"MATRIX_PROVIDER=fly needs {', '.join(missing)}")
+        return self
+
+    @property
+    def fly_places(self) -> tuple[str, ...]:
+        """C{fly_regions}, taken apart."""
+        return tuple(words(self.fly_regions))
 
     @property
     def accepted_clients(self) -> frozenset[str]:
