@@ -157,12 +157,16 @@ class SignIn:
 
 @dataclass(frozen=True, slots=True)
 class AccessChange:
-    """What changed in who may come in: a user's state, or that a session was revoked."""
+    """What changed in who may come in: a user's state, or that a session was revoked, or all
+    that a user has."""
 
     user_id: UserId | None = None
     state: UserState | None = None
     """The user's new state."""
     session_id: str | None = None
+    cause: str | None = None
+    """Why all of the user's sessions were revoked, if they were. Each that is on record is told
+    of by itself; this is for those that a router has seen and not yet noted."""
 
 
 @dataclass(frozen=True, slots=True)

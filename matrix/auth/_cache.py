@@ -99,6 +99,10 @@ class TokenCache:
                 latest, found = entry.principal.expires_at, entry.token or token
         return latest, found
 
+    def sessions_of(self, user_id: UserId) -> set[str]:
+        """The sessions of a user's tokens."""
+        return {self._entries[one].principal.session_id for one in self._users.of(user_id)}
+
     def drop(self, token: bytes) -> None:
         """Forget one token; nothing happens if it is not known."""
         entry = self._entries.pop(token, None)

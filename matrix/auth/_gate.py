@@ -140,6 +140,9 @@ class TokenGate:
     def forget_user(self, user_id: UserId) -> int:
         return self._cache.drop_user(user_id)
 
+    def sessions_of(self, user_id: UserId) -> Collection[str]:
+        return self._cache.sessions_of(user_id)
+
     def subscribe(self, verified: Callable[[Principal], None]) -> None:
         self._subscribers.append(verified)
 

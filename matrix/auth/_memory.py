@@ -61,6 +61,10 @@ class MemoryGate:
     def forget_user(self, user_id: UserId) -> int:
         return self._forget(lambda principal: principal.user_id == user_id)
 
+    def sessions_of(self, user_id: UserId) -> Collection[str]:
+        known = (self._tokens[token] for token in self._verified)
+        return {principal.session_id for principal in known if principal.user_id == user_id}
+
     def subscribe(self, verified: Callable[[Principal], None]) -> None:
         self._subscribers.append(verified)
 

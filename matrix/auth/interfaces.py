@@ -45,6 +45,9 @@ class IGate(Interface):
         @return: how many tokens were forgotten.
         """
 
+    def sessions_of(user_id: UserId) -> Collection[str]:
+        """The sessions of which a token of this user's is remembered."""
+
     def subscribe(verified: Callable[[Principal], None]) -> None:
         """Call C{verified} once for each token that is newly verified; never when one is
         recalled. It must not raise."""

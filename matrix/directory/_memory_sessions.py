@@ -92,6 +92,7 @@ class MemorySessions:
             self._bar(session, cause)
         if found:
             self._record(user_id, REVOKED, cause, {"sessions": len(found)})
+        self.watchers.tell(AccessChange(user_id=user_id, cause=cause))
         return [session.id for session in found]
 
     async def revoked(self) -> Collection[str]:

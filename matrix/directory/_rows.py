@@ -147,4 +147,7 @@ def to_access_change(payload: str) -> AccessChange | None:
         if kind == "user":
             owner, state = words
             return AccessChange(user_id=user_id(owner), state=UserState(state))
+        if kind == "sessions":
+            owner, cause = words
+            return AccessChange(user_id=user_id(owner), cause=cause)
     return None

@@ -97,8 +97,11 @@ REVOKE_USER = """
             jsonb_build_object('sessions', (SELECT count(*) FROM done))
         FROM users WHERE id = %(user_id)s AND EXISTS (SELECT FROM done)
     )
-    SELECT session_id FROM done ORDER BY session_id
+    SELECT session_id FROM done
+    UNION ALL SELECT NULL FROM pg_notify('access', 'sessions ' || %(user_id)s || ' ' || %(cause)s)
+    ORDER BY session_id
     """
+"""The last row is of the telling, and empty."""
 
 REVOKED = """
     SELECT session_id FROM sessions WHERE revoked_at IS NOT NULL AND revoked_until > now()

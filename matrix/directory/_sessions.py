@@ -79,7 +79,8 @@ class PostgresSessions:
             "memory": memory_of(ended=False),
             "slack": SLACK,
         }
-        return [session_id for [session_id] in await self._pool.query(sql.REVOKE_USER, values)]
+        rows = await self._pool.query(sql.REVOKE_USER, values)
+        return [session_id for [session_id] in rows if session_id is not None]
 
     async def revoked(self) -> Collection[str]:
         """See L{ISessions.revoked}."""

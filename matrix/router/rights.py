@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -135,6 +135,9 @@ class Rights:
             self._revoke(change.session_id)
         if change.user_id is None:
             return
+        if change.cause is not None:
+            self._sign_out(change.user_id, change.cause)
+            return
         if change.state in LOSSES:
             self._expel(change.user_id, change.state)
         else:
@@ -144,6 +147,24 @@ class Rights:
         self._gate.bar(session_id)
         self._revoked.add(session_id)
         self._lost.add(session_id)
+
+    def _sign_out(self, user_id: UserId, cause: str) -> None:
+        """All sessions of a user were revoked that are on record: so are those that were seen
+        here, and are to be noted in a moment."""
+        for session_id in set(self._gate.sessions_of(user_id)) - self._revoked:
+            self._revoke(session_id)
+            revoking = partial(self._directory.sessions.revoke, session_id, cause, user_id)
+            self._run(self._persist(revoking), "a session that was just seen is not revoked")
+
+    async def _persist(self, revoking: Callable[[], Awaitable[object]]) -> None:
+        """Have it written down, however long the directory cannot be reached."""
+        while True:
+            try:
+                await revoking()
+            except DirectoryUnavailable:
+                await deferLater(self._clock, RETRY)
+            else:
+                return
 
     def _expel(self, user_id: UserId, state: UserState) -> None:
         self._gate.forget_user(user_id)

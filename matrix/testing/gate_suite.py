@@ -103,6 +103,15 @@ class GateContract(_Case):
         assert self.gate.recall(self.bob) is not None
         assert self.gate.forget_user(first.user_id) == 0
 
+    def test_tells_a_users_sessions(self) -> None:
+        first = self.verified(self.alice)
+        self.verified(self.alice_again)
+        other = self.verified(self.bob)
+        assert set(self.gate.sessions_of(first.user_id)) == {first.session_id}
+        self.gate.forget(first.session_id)
+        assert set(self.gate.sessions_of(first.user_id)) == set()
+        assert set(self.gate.sessions_of(other.user_id)) == {other.session_id}
+
     def test_verifies_again_what_it_forgot(self) -> None:
         principal = self.verified(self.alice)
         self.gate.forget(principal.session_id)

@@ -207,8 +207,9 @@ class SessionsContract(DirectoryCase):
         assert sorted(revoked) == sorted(mine)
         assert set(mine) <= set(await self.sessions.revoked())
         assert other.id not in await self.sessions.revoked()
-        await self.eventually(lambda: len(heard) == len(mine))
-        assert {change and change.session_id for change in heard} == set(mine)
+        everybody = AccessChange(user_id=who, cause="operator")
+        await self.eventually(lambda: len(heard) == len(mine) + 1)
+        assert {*heard} == {everybody, *(AccessChange(session_id=one) for one in mine)}
         causes = {one.id: one.revoke_cause for one in await self.sessions.of_user(who)}
         assert causes == {**dict.fromkeys(mine, "operator"), before: "sign-out"}
         events = await self.directory.events(who)
@@ -216,6 +217,7 @@ class SessionsContract(DirectoryCase):
         assert events[0].detail == {"sessions": 3}
         assert len(events) == 2
         assert list(await self.sessions.revoke_user(who, "operator")) == []
+        await self.eventually(lambda: heard[len(mine) + 1 :] == [everybody])
         assert list(await self.directory.events(who)) == list(events)
 
     async def test_notes_and_revocations_at_once(self) -> None:

@@ -134,6 +134,10 @@ class AccessTests(SynchronousTestCase):
         for state in UserState:
             change = AccessChange(user_id=WHO, state=state)
             self.assertEqual(to_access_change(f"user {WHO} {state}"), change)
+        self.assertEqual(
+            to_access_change(f"sessions {WHO} operator"),
+            AccessChange(user_id=WHO, cause="operator"),
+        )
         self.assertEqual(to_access_change(f"session {WHO}"), AccessChange(session_id=WHO))
 
     def test_what_is_not_understood(self) -> None:

@@ -232,6 +232,23 @@ class RevokedTests(RightsCase):
             most, before = max(most, now - before), now
         self.assertEqual((before, most), (len(sockets), 20))
 
+    def test_all_of_a_user_the_newest_included(self) -> None:
+        """What this router has seen and not yet noted, nobody else can know of."""
+        self.world.awake()
+        sockets = [self.websocket(), self.websocket(token="alice-phone")]
+        self.world.awake(BOB)
+        self.world.place(BOB).answer = STREAM
+        other = self.world.ask("/events", token="bob-token")
+        self.world.let_pass(0.2)
+        other.reset()
+        run(self.world.store.sessions.revoke_user(ALICE, "operator"))
+        self.world.turn()
+        for socket in sockets:
+            self.assert_closed(socket, 4401, "revoked")
+        self.assertEqual((other.transport.data, other.transport.disconnecting), (b"", False))
+        for session in ("a", "phone"):
+            self.assertTrue(self.world.store.sessions.is_revoked(session))
+
     def test_its_tokens_are_refused_from_then_on(self) -> None:
         self.world.awake()
         self.revoke()

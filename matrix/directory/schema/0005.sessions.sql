@@ -1,6 +1,7 @@
 -- depends: 0004.notify
 -- Who is signed in, which sign-ins count no more, and how routers hear of either and of blocked
--- users: NOTIFY access, 'session <session id>' or 'user <user id> <state>'.
+-- users: NOTIFY access, 'session <session id>' or 'user <user id> <state>'; and, by the statement
+-- that revokes all of a user's, 'sessions <user id> <cause>'.
 
 -- Tokens are seen before their user is admitted, and a session may be revoked of which nothing
 -- is known: so no reference to users.
