@@ -287,6 +287,8 @@ class Bonds:
         except Exception as error:  # noqa: BLE001 -- it is tried again, or judged by what is known
             _log.warn("a session with streams is not renewed: {error!r}", error=error)
         finally:
+            if bond.until > self._now():
+                bond.retry_at = 0.0  # it was renewed: no attempt that failed is to be waited for
             if self._is_over(bond):
                 self._settle(bond)
             else:

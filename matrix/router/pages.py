@@ -20,6 +20,7 @@ Page = tuple[list[tuple[bytes, bytes]], bytes]
 error (L{matrix.http.problem.error_headers}), are the caller's."""
 
 WAKE_EVENTS: Final = "/-/wake/events"
+LOG_OUT: Final = "/-/logout"
 REFRESH: Final = 2
 """Seconds between attempts of a browser without scripts: a resume takes less, a start more."""
 
@@ -51,6 +52,9 @@ _UNFORMED = "form-action 'none'; frame-ancestors 'self'"
 
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 """The statuses after which the same request may well succeed."""
+
+_BARRED = frozenset({"blocked", "gone"})
+"""What an account may be that only another account helps against."""
 
 _SIGNED_OUT: dict[str | None, str] = {
     "expired": "Your session has ended.",
@@ -131,6 +135,7 @@ class Pages:
             advice=_ADVICE.get(error.slug, default),
             wait_s=ceil(error.retry_after) if error.retry_after else 0,
             again=_shown(instance) if error.status in _PASSING else None,
+            leave=LOG_OUT if error.slug in _BARRED else None,
         )
 
     def _signed_out_page(self, error: Unauthorized, request_id: str) -> Page:

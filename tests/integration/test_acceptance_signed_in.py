@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import shlex
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, ClassVar
 from unittest import TestCase
 from urllib.parse import urlencode
 
+import matrix.testing
 from matrix.testing.running import RunningMatrix
 from matrix.testing.running_case import MatrixCase
 from matrix.testing.supplied import SuppliedMatrix, Supply
-from matrix.testing.wire import Answer
+from matrix.testing.wire import Answer, run
 
 KEY = "sb_publishable_of_the_test"
 LIFE = 6.0
 """Seconds that tokens live: due after three."""
-SETTINGS = {"supabase_key": KEY, "token_leeway": 0, "provider": "local"}
+PROGRAM = Path(matrix.testing.__path__[0], "stream_machine.py")
+STREAMS = shlex.join([sys.executable, str(PROGRAM), "{socket}"])
+SETTINGS = {
+    "supabase_key": KEY,
+    "token_leeway": 0,
+    "stream_grace": 1,
+    "local_command": STREAMS,
+}
 
 
 def send(router: RunningMatrix, path: str, cookie: str = "", **fields: str) -> Answer:
@@ -112,6 +124,24 @@ class TwoRoutersTests(TestCase):
         while time.monotonic() < ends:
             seen |= self.statuses(cookie, 2)
         self.assertEqual(seen, {200}, "beyond the life of the first token")
+
+    def test_a_stream_outlives_its_token_with_no_request_at_all(self) -> None:
+        self.supply.issuer.tell("live", life=LIFE)
+        run(self.stream(self.routers[0], sign_in(self.routers[0])))
+
+    async def stream(self, router: RunningMatrix, cookie: str) -> None:
+        async with router.door.wire() as wire:
+            await wire.begin("GET", "/events?every=0.1&count=100000", [("Cookie", cookie)])
+            await wire.finish()
+            self.assertEqual((await wire.head()).status, 200)
+            parts = aiter(wire.parts())
+            ends = time.monotonic() + 3 * LIFE
+            while time.monotonic() < ends:
+                await anext(parts)
+            await asyncio.to_thread(send, router, "/-/logout", cookie)
+            ended = time.monotonic()
+            async for _ in parts:  # h11 raises if it does not end properly
+                self.assertLess(time.monotonic() - ended, 1.0, "signing out ends it")
 
     def test_an_operator_ends_it_at_both(self) -> None:
         one, other = self.routers

@@ -271,6 +271,13 @@ class RenewalTests(BondCase):
         self.pass_to(5 * LIFE - SLACK)
         self.assert_open(socket)
 
+    def test_who_was_renewed_for_a_short_time_need_not_wait_for_the_next(self) -> None:
+        short = RENEW_INTERVAL / 3
+        self.answers = [NOW + LIFE + short, NOW + 5 * LIFE]
+        self.cookie()
+        self.pass_to(LIFE + short + SLACK)
+        self.assertEqual(len(self.asked), 2)
+
     def test_then_it_ends_like_any_other(self) -> None:
         socket = self.cookie()
         self.pass_to(LIFE + GRACE - SLACK)

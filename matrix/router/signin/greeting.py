@@ -43,7 +43,7 @@ def with_form(views: Views, clean: Clean) -> Greeting:
         wanted = Wanted(clean(exchange.request.target).decode("ascii"))
         lead = _LEADS.get(error.reason or "", error.detail)
         headers, body = views.sign_in(exchange.request_id, wanted, lead=lead)
-        return error.status, [*headers, *error_headers(error)], body
+        return error.status, [*headers, *_fields(error, b"cache-control")], body
 
     return greet
 
@@ -59,7 +59,7 @@ def with_redirect(login_url: str, clean: Clean) -> Greeting:
         if error.reason not in _SENT_AWAY:
             return None
         location = (b"Location", away(login_url, exchange.request, clean(exchange.request.target)))
-        return 303, [location, *_without_challenge(error)], b""
+        return 303, [location, *_fields(error, b"www-authenticate")], b""
 
     return greet
 
@@ -79,5 +79,6 @@ def away(login_url: str, request: RequestHead, target: bytes) -> bytes:
     return urlunsplit(parts._replace(query=query)).encode()
 
 
-def _without_challenge(error: Unauthorized) -> list[tuple[bytes, bytes]]:
-    return [field for field in error_headers(error) if field[0].lower() != b"www-authenticate"]
+def _fields(error: Unauthorized, but: bytes) -> list[tuple[bytes, bytes]]:
+    """The header fields of an error, all but one."""
+    return [field for field in error_headers(error) if field[0].lower() != but]

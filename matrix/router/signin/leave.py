@@ -17,10 +17,11 @@ from matrix.http import Exchange, RequestHead
 from matrix.model import UserId
 from matrix.router.asking import query_of, reaching_the_directory
 from matrix.router.bearings import Compass
+from matrix.router.pages import LOG_OUT
 from matrix.router.signin.cookie import take_back_all
 from matrix.router.signin.form import check_own_form
 from matrix.router.signin.sessions import BrowserSessions
-from matrix.router.signin.views import LOG_OUT, Views
+from matrix.router.signin.views import Views
 from matrix.router.validate import Validator
 
 CAUSE = "sign-out"

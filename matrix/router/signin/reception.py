@@ -26,7 +26,7 @@ from matrix.router.pages import local_target
 from matrix.router.signin.attempts import Attempts
 from matrix.router.signin.clerk import Clerk
 from matrix.router.signin.desk import SignInDesk
-from matrix.router.signin.greeting import Greeting, away, with_form, with_redirect
+from matrix.router.signin.greeting import Clean, Greeting, away, with_form, with_redirect
 from matrix.router.signin.leave import Leaving
 from matrix.router.signin.links import LinkDesk, SignInLinks
 from matrix.router.signin.refresher import Refresher
@@ -114,7 +114,8 @@ class Reception:
         show: Answering = _no_page
         greeting: Greeting | None = None
         if login.mode == "redirect":
-            show, greeting = _send_away(login.url), with_redirect(login.url, clean)
+            show = _send_away(login.url, clean)
+            greeting = with_redirect(login.url, clean)
         if own is not None:
             clerk = Clerk(own.api, own.sessions, self._clock)
             self._stops.append(clerk.stop)
@@ -167,10 +168,10 @@ async def _no_page(exchange: Exchange) -> None:
     raise NotFound("Sign in where your tokens come from; there is no page here.")
 
 
-def _send_away(login_url: str) -> Answering:
+def _send_away(login_url: str, clean: Clean) -> Answering:
     async def show(exchange: Exchange) -> None:
         target = local_target(query_of(exchange.request).get("next", "/"))
-        location = away(login_url, exchange.request, target.encode())
+        location = away(login_url, exchange.request, clean(target.encode()))
         exchange.respond(303, [(b"Location", location), (b"Cache-Control", b"no-store")])
 
     return show

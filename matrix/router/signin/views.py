@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
-from matrix.router.pages import Page, local_target, render, still_headers, templates
+from matrix.router.pages import LOG_OUT, Page, local_target, render, still_headers, templates
 from matrix.router.signin.troubles import Trouble
 
 SIGN_IN: Final = "/-/signin"
-LOG_OUT: Final = "/-/logout"
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,6 +175,11 @@ class ModeTests(SynchronousTestCase):
         self.assertEqual(client.headers["cache-control"], "no-store")
         self.assertEqual(hall.ask("/", token=None).status, 401, "programs get a 401")
 
+    def test_no_credential_is_sent_there(self) -> None:
+        hall = Hall(Login("redirect", "https://app.example/login"))
+        client = hall.browse("/-/signin?next=/notes%3Faccess_token%3Dsecret")
+        self.assertTrue(client.headers["location"].endswith("next=https%3A%2F%2Fdoor%2Fnotes"))
+
     def test_nobody_is_sent_round_and_round(self) -> None:
         hall = Hall(Login("redirect", "https://app.example/login"))
         hall.gate.accept(b"revoked", Principal(ALICE, "r", NOW + 3600.0))

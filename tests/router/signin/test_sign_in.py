@@ -59,9 +59,20 @@ class GreetingTests(HallCase):
         self.assertEqual(client.status, 401)
         self.assertIn("www-authenticate", client.headers)
         self.assertEqual(client.headers["cache-control"], "no-store")
+        self.assertEqual(client.transport.data.lower().count(b"cache-control"), 1)
         page = Fields(client)
         self.assertEqual(page.fields["next"]["value"], '/notes/a%20b?x=1&y="2"')
         self.assertEqual(sorted(page.fields), ["email", "next", "password"])
+
+    def test_no_credential_is_written_into_it(self) -> None:
+        client = self.hall.browse("/notes?access_token=eyJhbGciOi.secret.x&a=1")
+        self.assertEqual(client.status, 401)
+        self.assertEqual(Fields(client).fields["next"]["value"], "/notes?a=1")
+        self.assertNotIn(b"secret", client.body)
+
+    def test_what_is_the_applications_own_is_kept(self) -> None:
+        client = self.hall.browse("/join?code=of-an-invitation")
+        self.assertEqual(Fields(client).fields["next"]["value"], "/join?code=of-an-invitation")
 
     def test_no_script_runs_and_nobody_frames_it(self) -> None:
         policy = self.hall.browse().headers["content-security-policy"]
@@ -99,6 +110,7 @@ class GreetingTests(HallCase):
         client = self.hall.browse("/", cookie)
         self.hall.let_pass(1.0)
         self.assertEqual(client.status, 403)
+        self.assertIn(b'href="/-/logout"', client.body)
 
 
 class PasswordTests(HallCase):
