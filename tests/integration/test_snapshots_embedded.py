@@ -6,14 +6,18 @@ import json
 import os
 import shutil
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import tempfile
+from http.client import HTTPConnection
 from pathlib import Path
 
 from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from matrix.errors import ConfigurationError
@@ -24,6 +28,7 @@ KEEPING = Keeping("users/", 7)
 
 TAKEN_OVER = """
 import os, signal, sys
+from http.client import HTTPConnection
 from pathlib import Path
 from matrix.snapshots._seaweed import Seaweed, find_program
 Seaweed(Path(sys.argv[1]), find_program()).start()
@@ -82,10 +87,34 @@ class EmbeddedTests(TestCase):
         self.assertEqual(self.seaweed.deaths, 1)
         self.assertNotEqual(self.process, first)
         self.assert_the_key_is_kept(place)
+        await deferToThread(self.assert_nobody_gets_in_behind)
+
+    def assert_nobody_gets_in_behind(self) -> None:
+        """Its other ports are open to all on this host, and answer none of them."""
+        ports = json.loads((self.directory / "ports.json").read_text())
+        asked = [
+            ("master", "GET", "/col/delete?collection=matrix-snapshots"),
+            ("master", "GET", "/dir/assign"),
+            ("filer", "GET", "/buckets/?pretty=y"),
+            ("filer", "DELETE", "/buckets?recursive=true"),
+            ("volume", "GET", "/admin/volume/delete?volume=1"),
+            ("s3", "GET", "/"),
+        ]
+        for part, method, path in asked:
+            connection = HTTPConnection("127.0.0.1", ports[part], timeout=10)
+            self.addCleanup(connection.close)
+            connection.request(method, path)
+            self.assertIn(connection.getresponse().status, (401, 403, 404, 405), (part, path))
+        anybody = ssl.create_default_context()
+        anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+        for part in ("master", "volume", "filer", "s3"):
+            plain = socket.create_connection(("127.0.0.1", ports[f"{part}.grpc"]), 10)
+            with plain, self.assertRaises(ssl.SSLError, msg=part):
+                anybody.wrap_socket(plain).recv(1)
 
     def assert_the_key_is_kept(self, place: S3Place) -> None:
         """From whoever looks at what we leave lying about."""
-        for name in ("keys.json", "s3.json", "security.toml", "seaweedfs.log"):
+        for name in ("keys.json", "s3.json", "security.toml", "grpc.key", "seaweedfs.log"):
             self.assertEqual((self.directory / name).stat().st_mode & 0o077, 0, name)
         self.assertNotIn(place.secret_key, (self.directory / "seaweedfs.log").read_text())
         command = Path(f"/proc/{self.process.pid}/cmdline").read_bytes()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
 from click.testing import CliRunner
 from hypothesis import given
@@ -13,8 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from urllib3 import HTTPResponse
 from urllib3.exceptions import MaxRetryError, ReadTimeoutError
 
-from matrix.errors import InsufficientStorage, NotFound
-from matrix.snapshots import bucket_policy
+from matrix.errors import ConfigurationError, InsufficientStorage, NotFound
+from matrix.snapshots import _seaweed, bucket_policy
 from matrix.snapshots.__main__ import main
 from matrix.snapshots._content import Expected
 from matrix.snapshots._places import Keys, Kind, name_of, parse_path
@@ -167,3 +169,19 @@ class PolicyTests(SynchronousTestCase):
         printed = CliRunner().invoke(main, ["policy", "--bucket", "b", "--retention"])
         wanted = bucket_policy("b", "users/", retention=True, set_up=False)
         self.assertEqual((printed.exit_code, printed.output), (0, wanted + "\n"))
+
+
+class WheelTests(SynchronousTestCase):
+    """Embedded mode says what is missing."""
+
+    def test_it_is_found(self) -> None:
+        self.assertTrue(Path(_seaweed.find_program()).is_file())
+
+    def test_it_is_not_installed(self) -> None:
+        def missing(name: str) -> None:
+            raise PackageNotFoundError(name)
+
+        self.patch(_seaweed, "distribution", missing)
+        with self.assertRaises(ConfigurationError) as caught:
+            _seaweed.find_program()
+        self.assertIn("pip install 'matrix-door[embedded]'", str(caught.exception))
