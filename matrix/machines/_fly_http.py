@@ -78,7 +78,7 @@ class FlyHttp:
         self._base = base.rstrip("/")
         # Macaroons come with a scheme of their own (facts/fly.md section 1).
         self._authorization = token if " " in token else f"Bearer {token}"
-        self._limiter = limiter or RateLimiter(clock)
+        self._limiter = RateLimiter(clock) if limiter is None else limiter
         self.calls = 0
         """How many were made."""
 

@@ -7,6 +7,7 @@ and metadata are looked at before anything is made.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,11 +22,13 @@ from matrix.machines.interfaces import Keep, ProviderError
 from matrix.model import Machine
 
 BEGUN = "begun"
-"""Calls may have been made, of which nothing is known."""
+"""Calls may have been made, of which nothing is known; and since when (unix seconds)."""
 EMPTY = "volume"
 """There is a volume that we made and that no machine has had: it may be thrown away."""
 FOUND = "found"
 """There is a volume that was found by its name, and may hold data."""
+SKEW = 60
+"""Seconds by which Fly's clock may be behind ours."""
 MADE = "made"
 """There is, or was, a machine."""
 
@@ -67,7 +70,7 @@ class Making:
         if not fresh and (found := await self._existing()) is not None:
             return await self._adopt(found)
         if fresh:
-            await self._write(app=self._app, provision_step=BEGUN)
+            await self._write(app=self._app, provision_step=_begun())
         volume = await self._present_volume(fresh)
         full: list[str] = []
         for region in self._regions(volume):
@@ -148,7 +151,8 @@ class Making:
             raise
         found = _named(volumes, volume_name(self._row.user_id))
         if found is not None:
-            await self._write(volume_id=found.id, region=found.region, provision_step=FOUND)
+            step = EMPTY if _was_made_since(self._row.provision_step, found) else FOUND
+            await self._write(volume_id=found.id, region=found.region, provision_step=step)
         return found
 
     # what is made
@@ -193,7 +197,7 @@ class Making:
         if volume is None or self._row.provision_step != EMPTY:
             return volume
         await self._delete(volume.id)
-        await self._write(volume_id=None, provision_step=BEGUN)
+        await self._write(volume_id=None, provision_step=_begun())
         return None
 
     async def _delete(self, volume_id: str) -> None:
@@ -235,6 +239,19 @@ class Making:
 
     async def _write(self, **fields: object) -> None:
         self._row = await self._keep(**fields)
+
+
+def _begun() -> str:
+    return f"{BEGUN} {time.time():.0f}"
+
+
+def _was_made_since(step: str | None, volume: FlyVolume) -> bool:
+    """Whether a volume was made since we began, so that it is ours and empty."""
+    begun, _, at = (step or "").partition(" ")
+    made = volume.created_at
+    if begun != BEGUN or made is None or volume.attached_machine_id is not None:
+        return False
+    return made.timestamp() >= float(at) - SKEW
 
 
 def _named(volumes: Iterable[FlyVolume], name: str) -> FlyVolume | None:

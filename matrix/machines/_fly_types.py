@@ -7,6 +7,7 @@ needed and missing makes the answer unusable.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -113,6 +114,7 @@ class FlyVolume(_Answer):
     state: str
     name: str = ""
     region: str = ""
+    created_at: datetime | None = None
     size_gb: int = 0
     attached_machine_id: str | None = None
     host_status: str = "ok"
