@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -28,6 +29,10 @@ from matrix.testing.restic import KnownCredentials, ResticCase
 
 MEGABYTES = int(os.environ.get("SNAPSHOT_TRIAL_MB", "1000"))
 KILLS = int(os.environ.get("SNAPSHOT_TRIAL_KILLS", "100"))
+OUTAGE = float(os.environ.get("SNAPSHOT_TRIAL_OUTAGE", "120"))
+"""Seconds."""
+BACKUPS = int(os.environ.get("SNAPSHOT_TRIAL_BACKUPS", "10"))
+"""At once, while the store is away. (Each is a process of restic's with some 100 MB.)"""
 SEED = int(os.environ.get("SNAPSHOT_TRIAL_SEED", "1"))
 
 MIB = 1 << 20
@@ -192,7 +197,7 @@ class KillTests(TrialCase):
             await deferLater(reactor, self.chance.uniform(0.2, 1.2))
             process = read_pid_file(self.folder / "s3" / "seaweedfs.pid")
             assert process is not None
-            signal_process(process, 9)
+            signal_process(process, signal.SIGKILL)
             ran = await running
             self.assertEqual(ran.code, 0, ran)
             await self.until_revived(number + 1)
@@ -212,3 +217,28 @@ class KillTests(TrialCase):
                 return
             await deferLater(reactor, 0.05)
         raise self.failureException("the server did not die")
+
+
+class OutageTests(TrialCase):
+    """The store hangs for a while, amid many backups of one repository."""
+
+    async def test_it_hangs(self) -> None:
+        self.fill(BACKUPS, 4 * MIB)
+        gauge, began = Gauge(), time.monotonic()
+        files = sorted(self.source.iterdir())
+        running = [self.restic("backup", str(path)) for path in files]
+        await deferLater(reactor, 1.0)
+        process = read_pid_file(self.folder / "s3" / "seaweedfs.pid")
+        assert process is not None
+        signal_process(process, signal.SIGSTOP)
+        await deferLater(reactor, OUTAGE)
+        signal_process(process, signal.SIGCONT)
+        for one in running:
+            ran = await one
+            self.assertEqual(ran.code, 0, ran)
+        took = time.monotonic() - began
+        self.tell("outage", f"{BACKUPS} backups, {OUTAGE:.0f} s of it; {took:.0f} s in all")
+        self.tell("meanwhile", gauge.stop())
+        self.assertLess(gauge.grown, MEMORY_MIB)
+        await self.done("unlock")
+        await self.sound()
