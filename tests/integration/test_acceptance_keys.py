@@ -143,7 +143,8 @@ class OutageTests(KeysCase):
                     self.assertIn(self.have_it_ask(), (401, 503))
                     self.asked_at -= THROTTLE
                 self.asked_at += THROTTLE
-            self.issuer.tell("listen")
+            if command == "close":
+                self.issuer.tell("listen")
             self.issuer.tell("fault", kind="none")
             self.have_it_ask()
         self.told(traffic)
