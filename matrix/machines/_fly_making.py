@@ -27,6 +27,8 @@ EMPTY = "volume"
 """There is a volume that we made and that no machine has had: it may be thrown away."""
 FOUND = "found"
 """There is a volume that was found by its name, and may hold data."""
+IN_FLIGHT = 5.0
+"""Seconds for which a call may still be about to be carried out whose caller is gone."""
 SKEW = 60
 """Seconds by which Fly's clock may be behind ours."""
 MADE = "made"
@@ -143,17 +145,27 @@ class Making:
         return None if fresh else await self._by_name()
 
     async def _by_name(self) -> FlyVolume | None:
-        try:
-            volumes = await self._patience.of(lambda: self._client.volumes(self._app))
-        except FlyError as error:
-            if error.reason == "not-found":
-                return None
-            raise
-        found = _named(volumes, volume_name(self._row.user_id))
+        """
+        The user's volume, if there is one. Names of volumes need not be unique, so it has to be
+        certain that none is on its way.
+        """
+        found = await self._listed()
+        if found is None and (seconds := _in_flight(self._row.provision_step)) > 0:
+            await self._patience.sleep(seconds)
+            found = await self._listed()
         if found is not None:
             step = EMPTY if _was_made_since(self._row.provision_step, found) else FOUND
             await self._write(volume_id=found.id, region=found.region, provision_step=step)
         return found
+
+    async def _listed(self) -> FlyVolume | None:
+        try:
+            volumes = await self._patience.of(lambda: self._client.volumes(self._app))
+        except FlyError as error:
+            if error.reason == "not-found":
+                return None  # not even the app
+            raise
+        return _named(volumes, volume_name(self._row.user_id))
 
     # what is made
 
@@ -170,17 +182,20 @@ class Making:
         return self._plans.wanted(self._row.user_id, self._environment, region)
 
     async def _new_volume(self, wanted: Wanted) -> FlyVolume:
-        try:
-            made = await self._patience.of(lambda: self._create_volume(wanted.volume()))
-        except FlyError as error:
-            if error.verdict is not Verdict.AMBIGUOUS:
-                raise
-            found = await self._by_name()
-            if found is None:
-                raise _later(error) from error
-            return found
-        await self._write(volume_id=made.id, region=made.region, provision_step=EMPTY)
-        return made
+        while True:
+            try:
+                made = await self._patience.of(lambda: self._create_volume(wanted.volume()))
+            except FlyError as error:
+                if error.verdict is not Verdict.AMBIGUOUS:
+                    raise
+                found = await self._by_name()
+                if found is not None:
+                    return found
+                await self._patience.pause(error)
+                await self._write(provision_step=_begun())
+            else:
+                await self._write(volume_id=made.id, region=made.region, provision_step=EMPTY)
+                return made
 
     async def _create_volume(self, request: Mapping[str, Any]) -> FlyVolume:
         try:
@@ -242,7 +257,13 @@ class Making:
 
 
 def _begun() -> str:
-    return f"{BEGUN} {time.time():.0f}"
+    return f"{BEGUN} {time.time():.3f}"
+
+
+def _in_flight(step: str | None) -> float:
+    """For how many seconds something that was asked for may still come to be."""
+    begun, _, at = (step or "").partition(" ")
+    return min(float(at) + IN_FLIGHT - time.time(), IN_FLIGHT) if begun == BEGUN else 0.0
 
 
 def _was_made_since(step: str | None, volume: FlyVolume) -> bool:

@@ -47,6 +47,11 @@ class Patience:
             raise error
         await deferLater(self._clock, seconds)
 
+    async def sleep(self, seconds: float) -> None:
+        """Let time pass, as much as is left."""
+        if (longest := min(seconds, self.left)) > 0:
+            await deferLater(self._clock, longest)
+
     async def of(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
         """
         Ask, and again as long as the refusal says that it may help soon.

@@ -196,6 +196,21 @@ class BrokenOffTests(Case):
             self.only_one(row)
             await self.provider.destroy(row.machine)
 
+    async def test_a_volume_that_comes_to_be_when_its_caller_is_gone(self) -> None:
+        row = Row(somebody())
+        self.fault(action="volumes.create", kind="slow", seconds=0.2, times=1)
+        attempt = Deferred.fromCoroutine(self.made(row))
+        await self.eventually(lambda: "volumes.create" in self.begun())
+        attempt.cancel()
+        await self.assertFailure(attempt, Exception)
+        self.provider = self.successor()
+        await self.made(row)
+        await self.pause(0.3)
+        self.only_one(row)
+
+    def begun(self) -> dict[str, int]:
+        return self.emulator.parts.api.calls.by_action
+
     async def test_a_machine_that_is_not_listed_yet(self) -> None:
         self.tuning.set("late_in_lists", "yes")
         self.tuning.set("unseen", "0.6")
