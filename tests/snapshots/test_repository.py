@@ -39,6 +39,12 @@ class RepositoryCase(SynchronousTestCase):
         handler = Repositories(self.store, KnownCredentials(), self.clock, self.SHAPE)
         self.served = Served(handler)
 
+    def tearDown(self) -> None:
+        # What is under way ends in order; left to the garbage collector it would in any.
+        for connection in list(self.served.factory.connections):
+            connection.transport.lose()
+        self.assertEqual(self.store.begun, set())
+
     def head(
         self,
         method: str,
