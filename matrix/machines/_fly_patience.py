@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from matrix.machines._fly_errors import FlyError, Verdict
+from matrix.machines.interfaces import ProviderError
 
 PAUSE = 0.25
 """Seconds between two tries: flat, since what is refused for now is mostly so for less than a
@@ -51,6 +52,14 @@ class Patience:
         """Let time pass, as much as is left."""
         if (longest := min(seconds, self.left)) > 0:
             await deferLater(self._clock, longest)
+
+    def check(self, text: str) -> None:
+        """
+        @param text: what is not so.
+        @raise ProviderError: no time is left for it to become so.
+        """
+        if self.left <= 0:
+            raise ProviderError(text, retry_after=FULL_PAUSE)
 
     async def of(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
         """

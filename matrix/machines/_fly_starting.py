@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from twisted.logger import Logger
 
+from matrix.machines import _fly_patience
 from matrix.machines._fly_boots import boot_id, latest
 from matrix.machines._fly_errors import FlyError, Verdict
 from matrix.machines._fly_patience import Patience
@@ -60,14 +61,22 @@ class Starting:
             if found.state in _CHANGEABLE and self._differs(found):
                 await self._change(found)
         was = await self._begin()
-        found = await self._sight.look(self._machine, self._patience, is_there=True)
-        return self._started(found, was)
+        while True:
+            found = await self._sight.look(self._machine, self._patience, is_there=True)
+            if found.kind != "resting":
+                return self._started(found, was)
+            # Said to be started already, or being started, it was not.
+            await self._patience.sleep(_fly_patience.PAUSE)
+            was = await self._begin()
 
     async def _begin(self) -> MachineState | None:
         """
         Have it started. What it was before, if that is told.
+
+        @raise ProviderError: it cannot be, or not in time.
         """
         while True:
+            self._patience.check(f"Fly does not start machine {self._id}")
             try:
                 before = (await self._client.start(self._app, self._id)).previous_state
             except FlyError as error:
