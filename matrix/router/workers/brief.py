@@ -21,7 +21,7 @@ _SECRET_SETTINGS = {"database_url", "daemon_token", "admin_token"}
 _NOT_THEIRS = {"s3_endpoint", "s3_access_key", "s3_secret_key"}
 """Repositories are served by the supervisor alone."""
 
-_SHARED_SECRETS = {"jwt_secret", "supabase_key"}
+_SHARED_SECRETS = {"fly_token", "jwt_secret", "supabase_key"}
 """Those that a worker needs as they are."""
 
 

@@ -83,7 +83,7 @@ class BriefTests(SynchronousTestCase):
         self.assertNotIn(b"hidden", brief.dump().replace(DSN.encode(), b""))
 
     def test_no_secret_setting_arrives_as_asterisks(self) -> None:
-        given = dict.fromkeys(("jwt_secret", "supabase_key"), "x" * 32)
+        given = dict.fromkeys(("fly_token", "jwt_secret", "supabase_key"), "x" * 32)
         brief = self.brief(**given)
         self.assertNotIn("*****", str(brief.settings))
         for name, field in Settings.model_fields.items():
