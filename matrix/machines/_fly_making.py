@@ -204,7 +204,11 @@ class Making:
             if error.reason != "not-found":
                 raise
         # A volume is the first thing in an app; so it is the app that is not found.
-        await self._client.create_app(self._app, self._plans.place.org)
+        try:
+            await self._client.create_app(self._app, self._plans.place.org)
+        except FlyError as error:
+            if error.reason != "app-name-taken":  # by us, for another user, a moment ago
+                raise
         return await self._client.create_volume(self._app, request)
 
     async def _drop(self, volume: FlyVolume | None) -> FlyVolume | None:

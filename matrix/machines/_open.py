@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.client import Agent, HTTPConnectionPool, _HTTP11ClientFactory
 
 from matrix.errors import ConfigurationError
 from matrix.machines._fly import FlyClient
@@ -25,6 +25,12 @@ KEPT_SECONDS = 30
 """Less than what proxies commonly close unused connections after."""
 
 
+class _QuietFactory(_HTTP11ClientFactory):
+    """Says nothing of each connection to Fly that begins or ends."""
+
+    noisy = False
+
+
 def open_provider(settings: Settings, reactor: Any) -> IProvider:
     """
     The one of MATRIX_PROVIDER.
@@ -36,6 +42,7 @@ def open_provider(settings: Settings, reactor: Any) -> IProvider:
     plans = fly_plans(settings)
     assert settings.fly_token is not None  # the settings are checked
     pool = HTTPConnectionPool(reactor)  # type: ignore[no-untyped-call]
+    pool._factory = _QuietFactory
     pool.maxPersistentPerHost = KEPT_CONNECTIONS
     pool.cachedConnectionTimeout = KEPT_SECONDS
     agent = Agent(reactor, connectTimeout=CONNECT_TIMEOUT, pool=pool)  # type: ignore[no-untyped-call]

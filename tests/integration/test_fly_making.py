@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 
 from matrix.machines import ProviderError
 from matrix.machines._fly_plans import machine_name, volume_name
@@ -91,6 +91,11 @@ class StepsTests(Case):
         self.forget_calls()
         await self.made(Row(somebody()))
         self.assertEqual(self.calls(), ["volumes.create", "machines.create"])
+
+    async def test_the_first_users_come_all_at_once(self) -> None:
+        rows = [Row(somebody()) for _ in range(5)]
+        await gatherResults([Deferred.fromCoroutine(self.made(row)) for row in rows])
+        self.assertEqual((len(self.machines()), len(self.volumes())), (5, 5))
 
     async def test_what_is_made_is_found_by_one_call(self) -> None:
         row = Row(somebody())

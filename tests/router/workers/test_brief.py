@@ -70,8 +70,10 @@ class BriefTests(SynchronousTestCase):
             self.assertNotIn(secret, repr(brief))
 
     def test_secret_settings_arrive_whole_and_show_nowhere(self) -> None:
-        brief = self.brief(jwt_secret="hidden-jwt-" + "s" * 32, supabase_key="hidden-key")
+        given = {"supabase_key": "hidden-key", "fly_token": "hidden-fly"}
+        brief = self.brief(jwt_secret="hidden-jwt-" + "s" * 32, **given)
         settings = brief.configured
+        self.assertEqual(settings.fly_token.get_secret_value(), "hidden-fly")
         self.assertEqual(settings.jwt_secret.get_secret_value(), "hidden-jwt-" + "s" * 32)
         self.assertEqual(settings.supabase_key.get_secret_value(), "hidden-key")
         self.assertNotIn("hidden", repr(brief) + str(brief.settings))
