@@ -192,7 +192,7 @@ class BrokenOffTests(Case):
         self.assertEqual((self.machines(), self.volumes()), ([], []))
 
     async def test_all_goes_wrong_again_and_again(self) -> None:
-        for _ in range(10):
+        for _ in range(5):
             row = Row(somebody())
             for fault in LOST:
                 self.fault(action="*", rate=0.1, **fault)

@@ -89,7 +89,7 @@ class StartTests(Case):
     async def test_what_clears_up_by_itself(self) -> None:
         machine, first = await self.asleep()
         for row in FOR_NOW:
-            self.fault(action="machines.start", kind="row", row=row, times=2)
+            self.fault(action="machines.start", kind="row", row=row, times=1)
             await self.wakes(machine, first)
             await self.provider.suspend(machine)
 
