@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from matrix.testing._issuer_api import IssuerApi, WebRequest
+from matrix.testing.connections import Connections
 
 if TYPE_CHECKING:
     from matrix.testing.issuer import LocalIssuer
@@ -33,31 +32,6 @@ class _Root(Resource):
         return self._api
 
 
-class _Connections(WrappingFactory):
-    """Knows the open connections, so that closing can end them."""
-
-    noisy = False
-
-    def __init__(self, site: Site) -> None:
-        super().__init__(site)  # type: ignore[no-untyped-call]
-        self._empty: Deferred[None] | None = None
-
-    def unregisterProtocol(self, p: ProtocolWrapper) -> None:
-        super().unregisterProtocol(p)  # type: ignore[no-untyped-call]
-        if self._empty is not None and not self.protocols:
-            empty, self._empty = self._empty, None
-            empty.callback(None)
-
-    def abort(self) -> Deferred[None]:
-        """End all connections at once; fires when they are gone."""
-        if not self.protocols:
-            return succeed(None)
-        self._empty = Deferred()
-        for protocol in list(self.protocols):
-            protocol.transport.abortConnection()
-        return self._empty if self._empty is not None else succeed(None)
-
-
 class IssuerServer:
     """The API on a loopback port."""
 
@@ -66,7 +40,7 @@ class IssuerServer:
         resource = IssuerApi(issuer, reactor).app.resource()
         site = Site(_Root(resource), reactor=reactor)  # type: ignore[no-untyped-call]
         site.noisy = False
-        self._connections = _Connections(site)
+        self._connections = Connections(site)
         self._port: Any = None
         self.url = ""
 

@@ -16,6 +16,7 @@ from matrix.net import LocalAuthority
 from matrix.testing.issuer import LocalIssuer
 from matrix.testing.postgres import drop_database, execute, fresh_database
 from matrix.testing.running import RunningMatrix
+from matrix.testing.running_case import MatrixCase
 
 READY = re.compile(r"ready on (https://\S+?),?(?: \d+ workers)?; internal (http://\S+)")
 
@@ -146,3 +147,25 @@ class SuppliedMatrix(RunningMatrix):
     def sql(self, statement: str, *values: object) -> None:
         assert not values, "write them into the statement"
         execute(statement, self.supply.dsn)
+
+
+class TwoRoutersCase(MatrixCase):
+    """Two routers on one database."""
+
+    other: Any = None
+
+    @property
+    def routers(self) -> list[RunningMatrix]:
+        """Both, the one that is told something last."""
+        return [self.other, self.matrix]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        supply = Supply()
+        cls.addClassCleanup(supply.close)
+        made = []
+        for _ in range(2):
+            router = SuppliedMatrix(supply, **cls.SETTINGS)
+            cls.addClassCleanup(router.close)
+            made.append(router.start())
+        cls.matrix, cls.other = made

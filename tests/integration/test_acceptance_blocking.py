@@ -19,7 +19,7 @@ import psycopg2
 import matrix.testing
 from matrix.testing.running import RunningMatrix
 from matrix.testing.running_case import MatrixCase
-from matrix.testing.supplied import SuppliedMatrix, Supply
+from matrix.testing.supplied import TwoRoutersCase
 from matrix.testing.wire import Answer
 
 SOON = 1.0
@@ -191,25 +191,8 @@ class WorkersTests(BlockingCase):
         self.check_sessions()
 
 
-class TwoRoutersTests(BlockingCase):
+class TwoRoutersTests(TwoRoutersCase, BlockingCase):
     """On one database: what is said to one holds at the other."""
-
-    other: Any = None
-
-    @property
-    def routers(self) -> list[RunningMatrix]:
-        return [self.other, self.matrix]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        supply = Supply()
-        cls.addClassCleanup(supply.close)
-        made = []
-        for _ in range(2):
-            router = SuppliedMatrix(supply, **cls.SETTINGS)
-            cls.addClassCleanup(router.close)
-            made.append(router.start())
-        cls.matrix, cls.other = made
 
     def test_blocked_let_in_and_deleted(self) -> None:
         self.check_states()

@@ -5,19 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
-from selenium.webdriver import Chrome
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.wait import WebDriverWait
 
-from matrix.testing.browser import open_browser
+from matrix.testing.browser_case import BrowserCase
 from matrix.testing.running import LAUNCH
-from matrix.testing.running_case import MatrixCase
 
 SLOW_START = 3
 """Seconds before the machine even begins: time to see the waking page."""
@@ -26,7 +21,6 @@ DAEMON = [sys.executable, "-P", "-c", LAUNCH, "--nodaemon", "--pidfile=", "matri
 PLACES = ["--listen", "unix:{socket}", "--data", "{data}"]
 SLOW_DAEMON = shlex.join(["sh", "-c", f'sleep {SLOW_START}; exec "$@"', "sh", *DAEMON, *PLACES])
 
-WINDOW = (1000, 900)
 UPLOAD = 3_000_000
 """Bytes; at the speed below, long enough to see the progress."""
 UPSTREAM = 1_500_000
@@ -50,30 +44,15 @@ new MutationObserver(() => {
 """
 
 
-class BrowserTests(MatrixCase):
+class BrowserTests(BrowserCase):
+    WINDOW = (1000, 900)
     SETTINGS = {"local_command": SLOW_DAEMON}
-
-    browser: Chrome
-    folder: Path
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        folder = tempfile.TemporaryDirectory(prefix="matrix-browser-")
-        cls.addClassCleanup(folder.cleanup)
-        cls.folder = Path(folder.name)
-        certificate = cls.matrix.state / "tls" / "localhost.pem"
-        cls.browser = open_browser(cls.folder, certificate, WINDOW)
-        cls.addClassCleanup(cls.browser.quit)
 
     def setUp(self) -> None:
         self.browser.delete_all_cookies()
         self.browser.get_log("browser")  # which forgets what it has told
 
     # what the person sees
-
-    def until(self, seen: Any, what: str, seconds: float = 20) -> Any:
-        return WebDriverWait(self.browser, seconds, 0.05).until(lambda _: seen(), what)
 
     def text(self, selector: str) -> str:
         return self.browser.find_element(By.CSS_SELECTOR, selector).text

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import shlex
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.wait import WebDriverWait
 
 import matrix.testing
-from matrix.testing.browser import open_browser
-from matrix.testing.running_case import MatrixCase
+from matrix.testing.browser_case import BrowserCase
 
 PROGRAM = Path(matrix.testing.__path__[0], "stream_machine.py")
 STREAMS = shlex.join([sys.executable, str(PROGRAM), "{socket}"])
@@ -33,18 +29,8 @@ socket.onopen = () => done(["open", socket.protocol]);
 """
 
 
-class ClosingTests(MatrixCase):
+class ClosingTests(BrowserCase):
     SETTINGS: ClassVar[Mapping[str, Any]] = {"local_command": STREAMS, "stream_grace": GRACE}
-    browser: Chrome
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        folder = tempfile.TemporaryDirectory(prefix="matrix-browser-")
-        cls.addClassCleanup(folder.cleanup)
-        certificate = cls.matrix.state / "tls" / "localhost.pem"
-        cls.browser = open_browser(Path(folder.name), certificate, (1000, 800))
-        cls.addClassCleanup(cls.browser.quit)
 
     def sign_in(self, user: str) -> None:
         """To a page of the user's machine."""
@@ -54,7 +40,7 @@ class ClosingTests(MatrixCase):
         browser.find_element(By.NAME, "email").send_keys(f"{user}@localhost")
         browser.find_element(By.NAME, "password").send_keys(self.matrix.issuer().password(user))
         browser.find_element(By.CSS_SELECTOR, "button[value=password]").click()
-        WebDriverWait(browser, 20).until(lambda one: "received" in one.page_source)
+        self.until(lambda: "received" in browser.page_source, "the machine's page")
 
     def open(self, *protocols: str) -> str:
         """A WebSocket from the page; the subprotocol that it got."""
@@ -65,7 +51,7 @@ class ClosingTests(MatrixCase):
     def ended(self) -> list[Any]:
         """How it was closed."""
         look = "return window.ended"
-        found = WebDriverWait(self.browser, 20, 0.02).until(lambda one: one.execute_script(look))
+        found = self.until(lambda: self.browser.execute_script(look), "it is closed")
         assert isinstance(found, list)
         return found
 
@@ -90,7 +76,7 @@ class ClosingTests(MatrixCase):
         self.browser.switch_to.new_window("tab")
         self.browser.get(self.matrix.url + "/-/logout")
         self.browser.find_element(By.CSS_SELECTOR, "form button").click()
-        WebDriverWait(self.browser, 20).until(lambda one: "signed out" in one.page_source)
+        self.until(lambda: "signed out" in self.browser.page_source, "it says so")
         self.browser.close()
         self.browser.switch_to.window(first)
         self.assertEqual(self.ended(), [4401, "revoked"])

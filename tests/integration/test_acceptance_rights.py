@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed
 import matrix.testing
 from matrix.testing.running import RunningMatrix
 from matrix.testing.running_case import MatrixCase
-from matrix.testing.supplied import SuppliedMatrix, Supply
+from matrix.testing.supplied import TwoRoutersCase
 from matrix.testing.wire import Wire, run
 
 GRACE = 2
@@ -315,25 +315,8 @@ class WorkersTests(ExtensionCase):
         self.check_revoked("bob")
 
 
-class TwoRoutersTests(ExtensionCase):
+class TwoRoutersTests(TwoRoutersCase, ExtensionCase):
     """On one database: what is said to one, or shown to one, holds at the other."""
-
-    other: Any = None
-
-    @property
-    def routers(self) -> Sequence[RunningMatrix]:
-        return [self.other, self.matrix]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        supply = Supply()
-        cls.addClassCleanup(supply.close)
-        made = []
-        for _ in range(2):
-            router = SuppliedMatrix(supply, **cls.SETTINGS)
-            cls.addClassCleanup(router.close)
-            made.append(router.start())
-        cls.matrix, cls.other = made
 
     def test_a_newer_token_extends_streams(self) -> None:
         self.check_extended()

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.wait import WebDriverWait
 
-from matrix.testing.browser import open_browser
-from matrix.testing.running_case import MatrixCase
+from matrix.testing.browser_case import BrowserCase
 
-WINDOW = (1000, 900)
 DEEP = "/?deep=link&of=alice"
 
 CONTRAST = """
@@ -43,19 +37,8 @@ return [...document.querySelectorAll("h1, p, label, input:not([type=hidden]), bu
 ENOUGH_CONTRAST = 4.5
 
 
-class SignInTests(MatrixCase):
-    browser: Chrome
-    folder: Path
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        folder = tempfile.TemporaryDirectory(prefix="matrix-browser-")
-        cls.addClassCleanup(folder.cleanup)
-        cls.folder = Path(folder.name)
-        certificate = cls.matrix.state / "tls" / "localhost.pem"
-        cls.browser = open_browser(cls.folder, certificate, WINDOW)
-        cls.addClassCleanup(cls.browser.quit)
+class SignInTests(BrowserCase):
+    WINDOW = (1000, 900)
 
     def setUp(self) -> None:
         self.browser.delete_all_cookies()
@@ -63,9 +46,6 @@ class SignInTests(MatrixCase):
         self.show_as()
 
     # what the person sees
-
-    def until(self, seen: Callable[[], Any], what: str, seconds: float = 20) -> Any:
-        return WebDriverWait(self.browser, seconds, 0.05).until(lambda _: seen(), what)
 
     def text(self, selector: str) -> str:
         return self.browser.find_element(By.CSS_SELECTOR, selector).text

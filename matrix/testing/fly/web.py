@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
-from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
+from matrix.testing.connections import Connections
 from matrix.testing.fly.api import Answer, Asked, FlyApi
 from matrix.testing.fly.control import PREFIX, Control
 
@@ -80,38 +80,13 @@ class _Site(Site):
         """Called after each request."""
 
 
-class _Connections(WrappingFactory):
-    """Knows the open connections, so that closing can end them."""
-
-    noisy = False
-
-    def __init__(self, site: Site) -> None:
-        super().__init__(site)  # type: ignore[no-untyped-call]
-        self._empty: Deferred[None] | None = None
-
-    def unregisterProtocol(self, p: ProtocolWrapper) -> None:
-        super().unregisterProtocol(p)  # type: ignore[no-untyped-call]
-        if self._empty is not None and not self.protocols:
-            empty, self._empty = self._empty, None
-            empty.callback(None)
-
-    def abort(self) -> Deferred[None]:
-        """End all connections at once; fires when they are gone."""
-        if not self.protocols:
-            return succeed(None)
-        empty = self._empty = Deferred()
-        for protocol in list(self.protocols):
-            protocol.transport.abortConnection()
-        return empty
-
-
 class Port:
     """Where the emulator listens."""
 
     def __init__(self, api: FlyApi, control: Control, reactor: Any) -> None:
         self._reactor = reactor
         site = _Site(_Root(api, control), reactor=reactor)  # type: ignore[no-untyped-call]
-        self._connections = _Connections(site)
+        self._connections = Connections(site)
         self._port: Any = None
 
     def listen(self, host: str, port: int) -> str:
