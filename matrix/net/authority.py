@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from twisted.logger import Logger
 
+from matrix.files import write_whole
+
 _log = Logger()
 
 CA_LIFE = timedelta(days=3653)
@@ -135,22 +137,10 @@ def _save(
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    _write(key_path, key, mode=0o600)
+    write_whole(key_path, key, mode=0o600)
     certificates = (pair.certificate, *chain)
     pem = b"".join(one.public_bytes(serialization.Encoding.PEM) for one in certificates)
-    _write(cert_path, pem, mode=0o644)
-
-
-def _write(path: Path, data: bytes, mode: int) -> None:
-    """Replace the file whole: a reader sees the old content or the new."""
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)  # what a crash left may have another owner or mode
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+    write_whole(cert_path, pem, mode=0o644)
 
 
 def _make_ca(now: datetime) -> _Pair:

@@ -12,6 +12,7 @@ from typing import Any
 
 from matrix.directory import EmbeddedPostgres
 from matrix.errors import ConfigurationError
+from matrix.files import write_whole
 from matrix.net import LocalAuthority
 from matrix.router.signin.links import Account, SignInLinks
 from matrix.router.supplies import Supplies
@@ -88,7 +89,7 @@ class Embedded:
             "pid": os.getpid(),
             "ca": str(self.ca),
         }
-        _write_private(self.directory / "run.json", json.dumps(run).encode())
+        write_whole(self.directory / "run.json", json.dumps(run).encode())
         token = self._issuer.mint("alice")
         code, email = next(iter(self.codes)), self._issuer.user("alice").email
         say(
@@ -151,19 +152,8 @@ def _lock(path: Path) -> int:
 def _secret(path: Path) -> str:
     """The secret kept in a file, made at first."""
     if not path.exists():
-        _write_private(path, secrets.token_urlsafe(48).encode())
+        write_whole(path, secrets.token_urlsafe(48).encode())
     return path.read_text("ascii").strip()
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, for our eyes only."""
-    scratch = path.with_name(path.name + ".new")
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
 
 
 def _reveal(secret: Any) -> str:

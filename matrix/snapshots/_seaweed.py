@@ -16,6 +16,7 @@ from time import monotonic, sleep
 import urllib3
 
 from matrix.errors import ConfigurationError
+from matrix.files import write_whole
 from matrix.processes import (
     Process,
     SpawnError,
@@ -27,7 +28,7 @@ from matrix.processes import (
 from matrix.snapshots._s3_calls import minio_client
 from matrix.snapshots._s3_errors import translated
 from matrix.snapshots._s3_wire import S3Place
-from matrix.snapshots._seaweed_secrets import PARTS, keys, write_private, write_secrets
+from matrix.snapshots._seaweed_secrets import PARTS, keys, write_secrets
 from matrix.snapshots.interfaces import StoreUnavailable
 
 HOST = "127.0.0.1"
@@ -180,7 +181,7 @@ class Seaweed:
         for _ in range(ATTEMPTS):
             if fresh:
                 self._ports = free_ports(PARTS)
-                write_private(self.root / "ports.json", json.dumps(self._ports))
+                write_whole(self.root / "ports.json", json.dumps(self._ports).encode())
                 write_secrets(self.root)
             if self.log.exists() and self.log.stat().st_size > LOG_LIMIT:
                 os.truncate(self.log, 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+
+from matrix.files import write_whole
 
 PARTS = ("master", "volume", "filer", "s3")
 """SeaweedFS's parts; each has a port, and a second one for gRPC."""
@@ -26,7 +27,7 @@ def keys(root: Path) -> tuple[str, str]:
     path = root / "keys.json"
     if not path.exists():
         made = {"access": secrets.token_hex(10), "secret": secrets.token_urlsafe(32)}
-        write_private(path, json.dumps(made))
+        write_whole(path, json.dumps(made).encode())
     found = json.loads(path.read_text("ascii"))
     return found["access"], found["secret"]
 
@@ -39,7 +40,7 @@ def write_secrets(root: Path) -> None:
     access, secret = keys(root)
     credentials = [{"accessKey": access, "secretKey": secret}]
     identity = {"name": "matrix", "credentials": credentials, "actions": ["Admin"]}
-    write_private(root / "s3.json", json.dumps({"identities": [identity]}))
+    write_whole(root / "s3.json", json.dumps({"identities": [identity]}).encode())
     _write_certificate(root)
     signed = ("signing", "signing.read", "filer_signing", "filer_signing.read")
     lines = [f'[jwt.{name}]\nkey = "{secrets.token_urlsafe(32)}"' for name in signed]
@@ -47,7 +48,7 @@ def write_secrets(root: Path) -> None:
     lines += [
         f'[grpc.{part}]\ncert = "grpc.pem"\nkey = "grpc.key"\n' for part in (*PARTS, "client")
     ]
-    write_private(root / "security.toml", "\n".join(lines))
+    write_whole(root / "security.toml", "\n".join(lines).encode())
 
 
 def _write_certificate(root: Path) -> None:
@@ -67,16 +68,5 @@ def _write_certificate(root: Path) -> None:
         .sign(key, SHA256())
     )
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    write_private(root / "grpc.key", pem.decode("ascii"))
-    write_private(root / "grpc.pem", certificate.public_bytes(Encoding.PEM).decode("ascii"))
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file whole or not at all, for our eyes only."""
-    scratch = path.with_name(path.name + ".new")
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
+    write_whole(root / "grpc.key", pem)
+    write_whole(root / "grpc.pem", certificate.public_bytes(Encoding.PEM))

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from matrix.auth import MachineSecrets
 from matrix.errors import ConfigurationError
 from matrix.router import embedded as embedded_module
-from matrix.router.embedded import USERS, Embedded, _write_private, check_loopback
+from matrix.router.embedded import USERS, Embedded, check_loopback
 from matrix.settings import Settings, load
 from tests.router.world import run
 
@@ -163,16 +163,6 @@ class DirectoryTests(EmbeddedTestCase):
         with self.assertRaises(ConfigurationError) as caught:
             self.open()
         self.assertIn("MATRIX_STATE_DIR", str(caught.exception))
-
-    def test_a_file_is_written_whole_or_not_at_all(self) -> None:
-        self.state.mkdir(parents=True)
-        path = self.state / "kept"
-        _write_private(path, b"first")
-        path.chmod(0o644)
-        _write_private(path, b"second")
-        self.assertEqual(path.read_bytes(), b"second")
-        self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
-        self.assertEqual([each.name for each in self.state.iterdir()], ["kept"])
 
 
 class RunningTests(EmbeddedTestCase):
