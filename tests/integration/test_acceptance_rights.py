@@ -287,6 +287,8 @@ class ExtensionCase(RightsCase):
 
 
 class OneRouterTests(ExtensionCase):
+    """What holds at one holds at several, too: the tests of the classes below."""
+
     def test_a_newer_token_extends_streams(self) -> None:
         self.check_extended()
 
@@ -297,7 +299,7 @@ class OneRouterTests(ExtensionCase):
         self.check_revoked("bob")
 
 
-class WorkersTests(ExtensionCase):
+class WorkersTests(OneRouterTests):
     SETTINGS: ClassVar[Mapping[str, Any]] = {**RightsCase.SETTINGS, "workers": 2}
 
     @property
@@ -305,27 +307,9 @@ class WorkersTests(ExtensionCase):
         # The kernel spreads connections by chance: of these hardly all go to one worker.
         return [self.matrix] * 4
 
-    def test_a_newer_token_extends_streams(self) -> None:
-        self.check_extended()
 
-    def test_a_blocked_user_loses_all_at_once(self) -> None:
-        self.check_blocked("alice")
-
-    def test_a_revoked_session_loses_all_at_once(self) -> None:
-        self.check_revoked("bob")
-
-
-class TwoRoutersTests(TwoRoutersCase, ExtensionCase):
+class TwoRoutersTests(TwoRoutersCase, OneRouterTests):
     """On one database: what is said to one, or shown to one, holds at the other."""
-
-    def test_a_newer_token_extends_streams(self) -> None:
-        self.check_extended()
-
-    def test_a_blocked_user_loses_all_at_once(self) -> None:
-        self.check_blocked("alice")
-
-    def test_a_revoked_session_loses_all_at_once(self) -> None:
-        self.check_revoked("bob")
 
     def test_what_nobody_heard_is_made_up_for(self) -> None:
         run(self.unheard())
