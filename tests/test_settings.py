@@ -131,6 +131,10 @@ class FlyTests(SettingsCase):
         for name, text, wanted in (
             ("fly_app", "Users", "'Users' is no app"),
             ("fly_regions", "fra, europe", "'europe' is no region"),
+            ("fly_sizes", "huge", "'huge' is no size"),
+            ("keep_daily", "3 weeks", "'3 weeks' is no length of time"),
+            ("keeping_hours", "1-25", "'1-25' are no hours"),
+            ("keeping_hours", "3-3", "'3-3' is no time at all"),
             ("fly_api", "http://api.machines.dev", "write https://"),
             ("fly_api", "api.machines.dev", "is not a URL"),
         ):

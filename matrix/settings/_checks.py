@@ -74,6 +74,36 @@ def checked_regions(text: str) -> str:
     return text
 
 
+def checked_sizes(text: str) -> str:
+    for word in words(text):
+        if not re.fullmatch(r"(?:shared-cpu|performance)-[1-9][0-9]?x:[1-9][0-9]*(?:mb|gb)", word):
+            raise ValueError(f"{word!r} is no size: write SIZE:MEMORY, as in shared-cpu-1x:512mb")
+    return text
+
+
+def checked_duration(text: str) -> str:
+    if not re.fullmatch(r"(?:[1-9][0-9]*[hdmy])+", text):
+        raise ValueError(f"{text!r} is no length of time: write 12h, 30d, 6m or 1y")
+    return text
+
+
+def checked_hours(text: str) -> str:
+    hours(text)
+    return text
+
+
+def hours(text: str) -> tuple[int, int] | None:
+    """Part of a day; it may go on past midnight."""
+    if text == "off":
+        return None
+    found = re.fullmatch(r"([0-9]{1,2})-([0-9]{1,2})", text)
+    if found is None or (first := int(found[1])) > 23 or (last := int(found[2])) > 24:
+        raise ValueError(f"{text!r} are no hours: write 1-5, 22-4, 0-24 or off")
+    if first == last:
+        raise ValueError(f"{text!r} is no time at all: write 0-24 for all day, off for never")
+    return first, last
+
+
 def checked_api(text: str) -> str:
     """The token is sent there: in the clear only where nobody listens."""
     parts = urlsplit(text)

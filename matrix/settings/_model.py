@@ -19,19 +19,18 @@ from matrix.settings._checks import (
     HostPort,
     Seconds,
     Url,
-    checked_api,
-    checked_app,
     checked_command,
     checked_database,
     checked_networks,
     checked_origins,
-    checked_regions,
     checked_secret,
     json_list,
     networks,
     words,
 )
+from matrix.settings._fly import FlySettings
 from matrix.settings._issuers import OtherIssuer
+from matrix.settings._snapshots import SnapshotSettings
 
 PREFIX = "MATRIX_"
 
@@ -39,7 +38,7 @@ MOST_WORKERS = 32
 """Each has 5 connections to PostgreSQL; embedded mode's has room for that many."""
 
 
-class Settings(BaseSettings):
+class Settings(SnapshotSettings, FlySettings, BaseSettings):
     """
     The settings of C{twistd matrix}, each C{MATRIX_<NAME>} but C{DATABASE_URL}.
 
@@ -178,34 +177,11 @@ class Settings(BaseSettings):
         "{socket}, {port}, {data} and {user} are filled in. Default: our daemon.",
     )
 
-    fly_token: SecretStr | None = Field(
+    machine_url: Url | None = Field(
         default=None,
-        description="An access token of the organization at Fly (fly tokens create org).",
+        description="The URL under which machines reach MATRIX_INTERNAL, as "
+        "http://[fdaa:0:1::2]:9443. Default: the address that it listens on.",
     )
-    fly_org: str = Field(default="personal", description="The organization's slug at Fly.")
-    fly_app: Annotated[str, AfterValidator(checked_app)] | None = Field(
-        default=None,
-        description="The app at Fly that holds all users' machines and nothing else. Made if it "
-        "is not there.",
-    )
-    fly_api: Annotated[Url, AfterValidator(checked_api)] = Field(
-        default="https://api.machines.dev",
-        description="Fly's Machines API; on the mesh http://_api.internal:4280.",
-    )
-    fly_regions: Annotated[str, AfterValidator(checked_regions)] = Field(
-        default="",
-        description="Regions of Fly (fra, ams), separated by commas, the best first: where one "
-        "has no room, the next is tried.",
-    )
-    fly_image: str | None = Field(
-        default=None, description="The container image that users' machines run: our daemon's."
-    )
-    fly_template: Path | None = Field(
-        default=None,
-        description="The fly.toml template of users' machines. Default: the one that comes with "
-        "Matrix.",
-    )
-
     idle_timeout: Seconds = Field(
         default=900.0, description="Seconds without use after which a machine is suspended."
     )
@@ -215,37 +191,18 @@ class Settings(BaseSettings):
     navigation_hold: float = Field(
         default=1.0, ge=0, description="Seconds a browser waits before it gets the waking page."
     )
+    rest_rate: Seconds = Field(
+        default=5.0,
+        description="Machines that one process of the router puts to sleep in a second, at most.",
+    )
+    busy_max: Seconds = Field(
+        default=3600.0,
+        description="Seconds without use for which a machine may keep itself awake by saying that "
+        "it is busy.",
+    )
     stale_max: Seconds = Field(
         default=600.0,
         description="Seconds the route table is served while the directory is unreachable.",
-    )
-
-    snapshots: bool = Field(
-        default=True,
-        description="Whether repositories for snapshots are served: from MATRIX_S3_ENDPOINT, or in "
-        "embedded mode from an S3 server of its own.",
-    )
-    s3_endpoint: Url | None = Field(
-        default=None,
-        description="The S3 store of snapshots (MinIO), as https://HOST[:PORT] without a path.",
-    )
-    s3_bucket: str = Field(
-        default="matrix-snapshots", description="Its bucket; made if it is not there."
-    )
-    s3_region: str = Field(default="us-east-1", description="Its region.")
-    s3_access_key: str = Field(default="", description="The key to the bucket: its public part.")
-    s3_secret_key: SecretStr | None = Field(default=None, description="Its secret part.")
-    s3_ca: Path | None = Field(
-        default=None,
-        description="PEM file of who signs the store's certificate. Default: the system's.",
-    )
-    snapshot_quota: int = Field(
-        default=0, ge=0, description="Bytes that one user's repository may hold: 507. 0: no limit."
-    )
-    snapshot_undelete: int = Field(
-        default=14,
-        ge=1,
-        description="Days for which the bucket keeps what was deleted from a repository.",
     )
 
     workers: int = Field(
@@ -333,12 +290,6 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _store_has_its_key(self) -> Settings:
-        if self.s3_endpoint and not (self.s3_access_key and self.s3_secret_key):
-            raise ValueError("MATRIX_S3_ENDPOINT needs MATRIX_S3_ACCESS_KEY, MATRIX_S3_SECRET_KEY")
-        return self
-
-    @model_validator(mode="after")
     def _fly_is_possible(self) -> Settings:
         if self.provider != "fly":
             return self
@@ -356,11 +307,6 @@ class Settings(BaseSettings):
         if missing:
             raise ValueError(f"MATRIX_PROVIDER=fly needs {', '.join(missing)}")
         return self
-
-    @property
-    def fly_places(self) -> tuple[str, ...]:
-        """C{fly_regions}, taken apart."""
-        return tuple(words(self.fly_regions))
 
     @property
     def accepted_clients(self) -> frozenset[str]:

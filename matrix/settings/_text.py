@@ -7,6 +7,11 @@ import textwrap
 from matrix.settings._model import Settings, env_name
 
 
+def _ordered() -> list[str]:
+    """What concerns every router, before what only some need: what it inherits."""
+    return sorted(Settings.model_fields, key=lambda field: field not in Settings.__annotations__)
+
+
 def _default_text(field: str) -> str:
     default = Settings.model_fields[field].default
     if default is None or default == ():
@@ -22,9 +27,9 @@ def example() -> str:
         "# Every setting of Matrix, each with its default. Made by `python -m matrix.settings`.\n"
         "# What stands behind an empty value is said in the description.\n"
     ]
-    for field, info in Settings.model_fields.items():
+    for field in _ordered():
         description = textwrap.fill(
-            str(info.description),
+            str(Settings.model_fields[field].description),
             98,
             initial_indent="# ",
             subsequent_indent="# ",
@@ -37,8 +42,10 @@ def example() -> str:
 def table() -> str:
     """The same as a Markdown table, for the operating guide."""
     lines = ["| Setting | Default | What it says |", "|---|---|---|"]
-    for field, info in Settings.model_fields.items():
+    for field in _ordered():
         default = _default_text(field)
         shown = f"`{default}`" if default else ""
-        lines.append(f"| `{env_name(field)}` | {shown} | {info.description} |")
+        lines.append(
+            f"| `{env_name(field)}` | {shown} | {Settings.model_fields[field].description} |"
+        )
     return "\n".join(lines) + "\n"

@@ -18,7 +18,10 @@ from matrix.settings import Settings
 _SECRET_SETTINGS = {"database_url", "daemon_token", "admin_token"}
 """They reach a worker among the supplies, as far as it needs them."""
 
-_NOT_THEIRS = {"s3_endpoint", "s3_access_key", "s3_secret_key"}
+_NOT_THEIRS = {
+    "s3_endpoint", "s3_access_key", "s3_secret_key",
+    "s3_keeping_access_key", "s3_keeping_secret_key",
+}  # fmt: skip
 """Repositories are served by the supervisor alone."""
 
 _SHARED_SECRETS = {"fly_token", "jwt_secret", "supabase_key"}
