@@ -37,6 +37,7 @@ EXPORTS = {
         "JwksKeys",
         "Key",
         "Latchkey",
+        "MachineProof",
         "MachineSecrets",
         "MemoryGate",
         "Origins",

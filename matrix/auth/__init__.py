@@ -5,6 +5,7 @@ from matrix.auth._failures import Failures
 from matrix.auth._gate import Issuer, TokenGate
 from matrix.auth._jwk import Key, secret_key
 from matrix.auth._keys import OUTCOMES, JwksKeys
+from matrix.auth._machine_proof import MachineProof
 from matrix.auth._memory import MemoryGate, StaticKeys
 from matrix.auth._origins import Origins
 from matrix.auth._query import UNDERSCORE
@@ -36,6 +37,7 @@ __all__ = [
     "JwksKeys",
     "Key",
     "Latchkey",
+    "MachineProof",
     "MachineSecrets",
     "MemoryGate",
     "Origins",

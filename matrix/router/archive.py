@@ -10,7 +10,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from matrix.auth import MachineSecrets
+from matrix.auth import MachineProof, MachineSecrets
 from matrix.directory import IDirectory
 from matrix.errors import ConfigurationError, Forbidden, Unavailable
 from matrix.http import Exchange
@@ -72,7 +72,7 @@ class Archive:
         if self._off:
             return
         secret = MachineSecrets(master).restic_account
-        admission = MachineAdmission(directory, secret, self._engine.reactor)
+        admission = MachineAdmission(MachineProof(directory, secret, self._engine.reactor))
         self._starting = Deferred.fromCoroutine(self._start(admission))
         self._starting.addErrback(self._could_not)
 

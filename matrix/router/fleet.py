@@ -17,6 +17,7 @@ from matrix.machines import IProvider, LifecycleEvent, MachineGone, ProviderErro
 from matrix.model import Address, Machine, MachineState, UserId
 from matrix.router.owners import has_ended
 from matrix.router.routes import Route
+from matrix.router.saving import NoSaver, Saver
 
 PROBE_TIMEOUT = 2.0
 """Seconds for one look whether a machine answers; one that is swapping in still gets through."""
@@ -71,6 +72,8 @@ class Fleet:
         self.provider = provider
         self.connect = connect
         self.owner = owner
+        self.saver: Saver = NoSaver()
+        """Who takes snapshots; whoever can replaces it before machines are watched."""
         self._has_ended = has_ended
         self._secrets = secrets
 

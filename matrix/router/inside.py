@@ -8,12 +8,16 @@ from functools import partial
 
 from twisted.internet.interfaces import IListeningPort
 
+from matrix.auth import MachineProof, MachineSecrets
 from matrix.http import Exchange, ServerFactory
 from matrix.net import Admission, NativeServerEndpoint
-from matrix.router.archive import PLACE, Archive
+from matrix.router import archive as archives
+from matrix.router import machine_api
+from matrix.router.archive import Archive
 from matrix.router.census import census
 from matrix.router.engine import Engine, Machinery
 from matrix.router.internal import Crew, Instance, InternalApi
+from matrix.router.machine_api import MachineApi
 from matrix.router.supplies import Supplies
 
 
@@ -52,10 +56,14 @@ class Inside:
         )
         archive = self._archive
         archive.open(live.directory, supplies.master)
+        machines = self._for_machines(live, supplies)
 
         def handler(exchange: Exchange) -> None:
-            if exchange.request.path.startswith(PLACE):
+            path = exchange.request.path
+            if path.startswith(archives.PLACE):
                 archive(exchange)
+            elif path.startswith(machine_api.PLACE):
+                machines(exchange)
             else:
                 api(exchange)
 
@@ -65,6 +73,11 @@ class Inside:
         for listener in internal:
             endpoint = NativeServerEndpoint(engine.loop, listener, admission=admission)
             self._ports.append(await endpoint.listen(self._factory))
+
+    def _for_machines(self, live: Machinery, supplies: Supplies) -> MachineApi:
+        """What machines may ask: each part adds its own."""
+        secret = MachineSecrets(supplies.master).machine_to_router
+        return MachineApi(MachineProof(live.directory, secret, self._engine.reactor))
 
     def close(self) -> None:
         """Accept no more."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -206,5 +206,12 @@ class Admission(Protocol):
         """
 
 
-AccountSecret = Callable[[UserId, int], str]
-"""The backup credential of a user in a secret epoch (L{matrix.auth.MachineSecrets})."""
+class Proof(Protocol):
+    """Who knows the backup credentials of machines."""
+
+    async def fits(self, who: UserId, given: bytes) -> bool:
+        """
+        Whether this is the backup credential of the user's machine; compared in constant time.
+
+        @raise matrix.errors.Unavailable: that cannot be said now.
+        """

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from matrix.auth import MachineSecrets
+from matrix.auth import MachineProof, MachineSecrets
 from matrix.directory import MemoryDirectory
 from matrix.errors import Unauthorized, Unavailable
 from matrix.snapshots import MachineAdmission
@@ -27,7 +27,8 @@ class AdmissionTests(SynchronousTestCase):
             making = self.directory.create_machine(user, "local")
             self.successResultOf(Deferred.fromCoroutine(making))
         self.secrets = MachineSecrets("m" * 32)
-        self.admission = MachineAdmission(self.directory, self.secrets.restic_account, self.clock)
+        proof = MachineProof(self.directory, self.secrets.restic_account, self.clock)
+        self.admission = MachineAdmission(proof)
 
     def admit(self, user: str, password: str) -> Deferred[Access]:
         """What comes of a credential."""
