@@ -75,3 +75,10 @@ class MachineSecrets:
     def restic_account(self, user_id: UserId, epoch: int) -> str:
         """What a machine's restic shows to the repository service, as the Basic password."""
         return self.derive(RESTIC_ACCOUNT, user_id, epoch)
+
+    def restic_password(self, user_id: UserId) -> str:
+        """
+        What a user's repository is encrypted with. It is of no epoch: a new one could not open
+        what is there. Who has it alone gets at nothing; for that it takes the account.
+        """
+        return self.derive(RESTIC_PASSWORD, user_id, 0)

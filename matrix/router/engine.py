@@ -22,6 +22,7 @@ from matrix.router.owners import this_router
 from matrix.router.reconcile import Reconciler
 from matrix.router.routes import RouteTable
 from matrix.router.supplies import Supplies
+from matrix.router.told import surroundings
 from matrix.router.wake import Waker
 from matrix.settings import Settings
 
@@ -87,7 +88,15 @@ class Engine:
         directory = await open_directory(reactor, supplies.dsn, migrated=not first)
         provider = open_provider(settings, reactor)
         secrets = MachineSecrets(supplies.master)
-        fleet = Fleet(reactor, directory, provider, secrets, self._connect, this_router())
+        fleet = Fleet(
+            reactor,
+            directory,
+            provider,
+            secrets,
+            self._connect,
+            this_router(),
+            around=surroundings(settings),
+        )
         waker = Waker(fleet, self.routes, self.registry)
         self.live = live = Machinery(directory, provider, fleet, waker)
         provider.watch(waker.died)

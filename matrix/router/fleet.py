@@ -18,6 +18,7 @@ from matrix.model import Address, Machine, MachineState, UserId
 from matrix.router.owners import has_ended
 from matrix.router.routes import Route
 from matrix.router.saving import NoSaver, Saver
+from matrix.router.told import Surroundings, environment
 
 PROBE_TIMEOUT = 2.0
 """Seconds for one look whether a machine answers; one that is swapping in still gets through."""
@@ -61,11 +62,13 @@ class Fleet:
         connect: Callable[[Address], Backend],
         owner: str,
         has_ended: Callable[[str], bool] = has_ended,
+        around: Surroundings = Surroundings(),  # noqa: B008 -- frozen
     ) -> None:
         """
         @param connect: makes the connections to a machine at an address.
         @param owner: names this router in leases.
         @param has_ended: whether the router of a name is known to run no more.
+        @param around: what machines are told of us.
         """
         self.clock = clock
         self.directory = directory
@@ -76,6 +79,7 @@ class Fleet:
         """Who takes snapshots; whoever can replaces it before machines are watched."""
         self._has_ended = has_ended
         self._secrets = secrets
+        self._around = around
 
     # leases
 
@@ -112,8 +116,11 @@ class Fleet:
 
     def environment(self, machine: Machine) -> dict[str, str]:
         """What a machine is told at boot."""
-        user_id, epoch = machine.user_id, machine.secret_epoch
-        return {"MATRIX_MACHINE_TOKEN": self._secrets.router_to_daemon(user_id, epoch)}
+        return environment(self._secrets, self._around, machine)
+
+    def token(self, machine: Machine) -> str:
+        """What we show to a machine's daemon."""
+        return self._secrets.router_to_daemon(machine.user_id, machine.secret_epoch)
 
     async def reach(self, machine: Machine) -> Backend | None:
         """The connections to a machine that is said to run, if it answers."""
@@ -127,11 +134,9 @@ class Fleet:
 
     def install(self, route: Route, machine: Machine, backend: Backend) -> None:
         """Let the route's requests go to the machine through C{backend}."""
-        token = self._secrets.router_to_daemon(machine.user_id, machine.secret_epoch)
         route.row = machine
-        route.identity = (
-            f"X-Matrix-User: {machine.user_id}\r\nAuthorization: Bearer {token}\r\n".encode()
-        )
+        bearer = f"Authorization: Bearer {self.token(machine)}\r\n"
+        route.identity = f"X-Matrix-User: {machine.user_id}\r\n{bearer}".encode()
         route.backend = backend
 
     def row(self, machine: Machine) -> Row:

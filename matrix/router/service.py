@@ -15,6 +15,7 @@ from matrix.router.embedded import Embedded
 from matrix.router.engine import Engine
 from matrix.router.inside import Inside, instance_of, url
 from matrix.router.supplies import from_settings
+from matrix.router.told import settled
 from matrix.settings import Settings
 
 _log = Logger()
@@ -39,7 +40,7 @@ class Router(Daemon):
         @param tls: the public listener's context.
         """
         super().__init__(reactor)
-        self._settings = settings
+        self._settings = settings = settled(settings, internal[0])
         self._embedded = embedded
         self._sockets = (public, internal)
         self._engine = Engine(reactor, settings)

@@ -18,5 +18,12 @@ class EmbeddedSeaweed(Supervised[S3Place]):
 
     NAME = "embedded SeaweedFS"
 
+    @staticmethod
+    def check() -> None:
+        """
+        @raise ConfigurationError: it is not installed.
+        """
+        find_program()
+
     def make(self) -> Seaweed:
         return Seaweed(self._directory, find_program())

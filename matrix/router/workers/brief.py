@@ -69,6 +69,8 @@ class Brief:
     def configured(self) -> Settings:
         """The settings, as the supervisor has them, whatever the environment says now."""
         given = {**self.settings, **self.secrets}
+        if self.codes is None:
+            given["DATABASE_URL"] = self.dsn  # else these would be an embedded Matrix's
         return Settings(_env_file=None, **given)  # type: ignore[call-arg]
 
     @property

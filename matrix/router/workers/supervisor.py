@@ -19,6 +19,7 @@ from matrix.router.engine import Engine
 from matrix.router.inside import Inside, instance_of, url
 from matrix.router.service import say
 from matrix.router.supplies import Supplies, from_settings
+from matrix.router.told import settled
 from matrix.router.workers.brief import Brief, secrets_for_workers, settings_for_workers
 from matrix.router.workers.channel import Message
 from matrix.router.workers.crew import Crew
@@ -56,7 +57,7 @@ class Supervisor(Daemon):
             with the same ticket keys.
         """
         super().__init__(reactor)
-        self._settings = settings
+        self._settings = settings = settled(settings, internal[0])
         self._embedded = embedded
         self._sockets = (public, internal)
         cert, key = (

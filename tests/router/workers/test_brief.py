@@ -78,6 +78,14 @@ class BriefTests(SynchronousTestCase):
         self.assertEqual(settings.supabase_key.get_secret_value(), "hidden-key")
         self.assertNotIn("hidden", repr(brief) + str(brief.settings))
 
+    def test_a_worker_of_a_fleet_is_not_embedded(self) -> None:
+        fly = {"fly_token": "t", "fly_app": "a", "fly_image": "i", "fly_regions": "fra"}
+        brief = self.brief(provider="fly", **fly)
+        with mock.patch.dict(os.environ, {}, clear=True):
+            self.assertEqual(brief.configured.provider, "fly")
+            self.assertFalse(brief.configured.embedded)
+            self.assertTrue(self.brief({"code": "alice"}).configured.embedded)
+
     def test_the_key_to_the_snapshots_is_not_for_workers(self) -> None:
         given = {"s3_endpoint": "http://h:1", "s3_access_key": "hidden", "s3_secret_key": "hidden"}
         brief = self.brief(**given)
