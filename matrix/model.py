@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import NewType
+from typing import Literal, NewType
 from uuid import UUID
 
 from matrix.errors import ConfigurationError
@@ -204,6 +204,27 @@ class Machine:
     """Why the machine is C{failed} or C{lost}, for the operator."""
     provision_step: str | None = None
     """How far its making has come, in the provider's words; C{None} before the first step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """One row of C{strays}: something at the provider that belongs to no user."""
+
+    id: str
+    """The provider's."""
+    kind: Literal["machine", "volume"]
+    provider: str
+    app: str
+    name: str
+    region: str
+    user_id: UserId | None
+    """Whose it says that it is."""
+    reason: str
+    """Why it belongs to nobody, for the operator."""
+    ours: bool
+    """Whether Matrix made it: what others did is not touched."""
+    first_seen: datetime | None = None
+    last_seen: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from matrix.directory._migrate import migrate
 from matrix.directory._open import open_directory
 from matrix.directory._postgres import PostgresDirectory
 from matrix.directory.embedded import EmbeddedPostgres
+from matrix.directory.housekeeping import IDuties, IPaces, IRoll, IStrays
 from matrix.directory.interfaces import (
     DirectoryUnavailable,
     IDirectory,
@@ -19,8 +20,12 @@ __all__ = [
     "DirectoryUnavailable",
     "EmbeddedPostgres",
     "IDirectory",
+    "IDuties",
+    "IPaces",
+    "IRoll",
     "ISessions",
     "ISignIns",
+    "IStrays",
     "ITickets",
     "MemoryDirectory",
     "PostgresDirectory",

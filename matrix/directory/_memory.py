@@ -11,6 +11,12 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from matrix.directory._lives import STATE_EVENTS
+from matrix.directory._memory_housekeeping import (
+    MemoryDuties,
+    MemoryPaces,
+    MemoryRoll,
+    MemoryStrays,
+)
 from matrix.directory._memory_sessions import MemorySessions
 from matrix.directory._memory_sign_ins import MemorySignIns
 from matrix.directory._memory_tickets import MemoryTickets
@@ -58,6 +64,10 @@ class MemoryDirectory:
         self.sign_ins = MemorySignIns(clock, self._reach)
         self.sessions.watchers.add(self.sign_ins.changed)
         self.tickets = MemoryTickets(clock, self._reach, self._may_enter)
+        self.roll = MemoryRoll(clock, self._reach, self._users, self._machines)
+        self.strays = MemoryStrays(clock, self._reach)
+        self.duties = MemoryDuties(clock, self._reach)
+        self.paces = MemoryPaces(clock, self._reach)
         self._lost_at: float | None = None
         self.calls = 0
         """How many awaitable methods were called: what must stay still on the warm path."""

@@ -11,6 +11,12 @@ from zope.interface import implementer
 from matrix.directory import _session_statements as access
 from matrix.directory import _statements as sql
 from matrix.directory._listener import Listener
+from matrix.directory._housekeeping import (
+    PostgresDuties,
+    PostgresPaces,
+    PostgresRoll,
+    PostgresStrays,
+)
 from matrix.directory._lives import STATE_EVENTS
 from matrix.directory._pool import Pool
 from matrix.directory._rows import Row, check_changes, to_column, to_event, to_machine, to_user
@@ -40,6 +46,10 @@ class PostgresDirectory:
         self.sessions = sessions
         self.sign_ins = PostgresSignIns(pool)
         self.tickets = PostgresTickets(pool)
+        self.roll = PostgresRoll(pool)
+        self.strays = PostgresStrays(pool)
+        self.duties = PostgresDuties(pool)
+        self.paces = PostgresPaces(pool)
 
     async def close(self) -> None:
         """Close all connections; calls under way fail."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from zope.interface import Attribute, Interface
 
+from matrix.directory.housekeeping import IDuties, IPaces, IRoll, IStrays
 from matrix.model import (
     AccessChange,
     Event,
@@ -187,6 +188,10 @@ class IDirectory(Interface):
     sessions: ISessions = Attribute("Sign-ins, and which of them were revoked.")
     sign_ins: ISignIns = Attribute("The tokens of those that routers look after for browsers.")
     tickets: ITickets = Attribute("What stands for a credential for a moment.")
+    roll: IRoll = Attribute("The machines' rows in bulk.")
+    strays: IStrays = Attribute("What belongs to nobody at the provider.")
+    duties: IDuties = Attribute("What is done by one router at a time.")
+    paces: IPaces = Attribute("How often all routers together may do something.")
 
     async def user(user_id: UserId) -> User | None:
         """The user, or C{None} if never seen."""

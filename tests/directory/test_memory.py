@@ -10,7 +10,13 @@ from twisted.trial.unittest import TestCase
 
 from matrix.directory import DirectoryUnavailable, MemoryDirectory
 from matrix.model import AccessChange, User, UserId, UserState
-from matrix.testing import directory_suite, sessions_suite, sign_ins_suite, tickets_suite
+from matrix.testing import (
+    directory_suite,
+    housekeeping_suite,
+    sessions_suite,
+    sign_ins_suite,
+    tickets_suite,
+)
 
 
 class MemoryCase(directory_suite.DirectoryCase, TestCase):
@@ -152,3 +158,17 @@ class MemorySignInsTests(sign_ins_suite.SignInsContract, MemoryCase):
             await self.raises(DirectoryUnavailable, call)
         self.memory.recover()
         self.assertEqual(await self.sign_ins.find(sign_in.id), sign_in)
+
+
+class MemoryHousekeepingTests(housekeeping_suite.HousekeepingContract, MemoryCase):
+    """Every test of the housekeeping's contract."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.clock.advance(1_795_000_000)
+
+    def now(self) -> float:
+        return self.clock.seconds()
+
+    async def let_pass(self, seconds: float) -> None:
+        self.clock.advance(seconds)

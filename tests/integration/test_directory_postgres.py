@@ -11,7 +11,14 @@ from twisted.trial.unittest import TestCase
 
 from matrix.directory import open_directory
 from matrix.model import User, UserId
-from matrix.testing import directory_suite, postgres, sessions_suite, sign_ins_suite, tickets_suite
+from matrix.testing import (
+    directory_suite,
+    housekeeping_suite,
+    postgres,
+    sessions_suite,
+    sign_ins_suite,
+    tickets_suite,
+)
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -82,6 +89,19 @@ class PostgresTicketsTests(tickets_suite.TicketsContract, ContractCase):
 
     async def count(self) -> int:
         return len(self.sql("SELECT digest FROM tickets"))
+
+
+class PostgresHousekeepingTests(housekeeping_suite.HousekeepingContract, ContractCase):
+    """Every test of the housekeeping's contract."""
+
+    async def let_pass(self, seconds: float) -> None:
+        for table, columns in (
+            ("strays", ("first_seen", "last_seen")),
+            ("duties", ("lease_expires_at", "done_at")),
+            ("paces", ("next_at",)),
+        ):
+            earlier = ", ".join(f"{one} = {one} - interval '{seconds} s'" for one in columns)
+            self.sql(f"UPDATE {table} SET {earlier}")
 
 
 class PostgresSignInsTests(sign_ins_suite.SignInsContract, ContractCase):
