@@ -7,18 +7,24 @@ from matrix.directory._postgres import PostgresDirectory
 from matrix.directory.embedded import EmbeddedPostgres
 from matrix.directory.housekeeping import IDuties, IPaces, IRoll, IStrays
 from matrix.directory.interfaces import (
+    Chore,
     DirectoryUnavailable,
+    Erasing,
     IDirectory,
     ISessions,
     ISignIns,
     ITickets,
+    IUpkeep,
     StaleRow,
     UnknownUser,
+    Upkeep,
 )
 
 __all__ = [
+    "Chore",
     "DirectoryUnavailable",
     "EmbeddedPostgres",
+    "Erasing",
     "IDirectory",
     "IDuties",
     "IPaces",
@@ -27,10 +33,12 @@ __all__ = [
     "ISignIns",
     "IStrays",
     "ITickets",
+    "IUpkeep",
     "MemoryDirectory",
     "PostgresDirectory",
     "StaleRow",
     "UnknownUser",
+    "Upkeep",
     "migrate",
     "open_directory",
 ]

@@ -20,6 +20,7 @@ from matrix.directory._memory_housekeeping import (
 from matrix.directory._memory_sessions import MemorySessions
 from matrix.directory._memory_sign_ins import MemorySignIns
 from matrix.directory._memory_tickets import MemoryTickets
+from matrix.directory._memory_upkeep import MemoryUpkeep
 from matrix.directory._rows import check_changes
 from matrix.directory._watchers import Watchers
 from matrix.directory.interfaces import (
@@ -68,6 +69,7 @@ class MemoryDirectory:
         self.strays = MemoryStrays(clock, self._reach)
         self.duties = MemoryDuties(clock, self._reach)
         self.paces = MemoryPaces(clock, self._reach)
+        self.upkeep = MemoryUpkeep(clock, self._reach)
         self._lost_at: float | None = None
         self.calls = 0
         """How many awaitable methods were called: what must stay still on the warm path."""
@@ -85,6 +87,9 @@ class MemoryDirectory:
     def put_user(self, user: User) -> None:
         """Write a user's row as an operator would: block, delete, set the idle timeout."""
         before = self._users.get(user.id)
+        gone = user.state is UserState.DELETED
+        if before is not None and gone is not (before.state is UserState.DELETED):
+            self.upkeep.deleted(user.id, gone)
         self._users[user.id] = user
         if before and before.state != user.state:  # first, as PostgreSQL's triggers by their name
             self.sessions.watchers.tell(AccessChange(user_id=user.id, state=user.state))
@@ -157,6 +162,7 @@ class MemoryDirectory:
         self._require(user_id)
         if user_id not in self._machines:
             self._write(Machine(user_id, provider, MachineState.PROVISIONING, generation=1))
+            self.upkeep.begin(user_id)
         return self._machines[user_id]
 
     async def change(self, machine: Machine, **fields: object) -> Machine:

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from psycopg2.errors import ForeignKeyViolation
+from psycopg2.errors import ForeignKeyViolation, RestrictViolation
 from psycopg2.extras import Json
 from zope.interface import implementer
 
 from matrix.directory import _session_statements as access
 from matrix.directory import _statements as sql
-from matrix.directory._listener import Listener
+from matrix.directory._dsn import first_line
 from matrix.directory._housekeeping import (
     PostgresDuties,
     PostgresPaces,
     PostgresRoll,
     PostgresStrays,
 )
+from matrix.directory._listener import Listener
 from matrix.directory._lives import STATE_EVENTS
 from matrix.directory._pool import Pool
 from matrix.directory._rows import Row, check_changes, to_column, to_event, to_machine, to_user
 from matrix.directory._sessions import PostgresSessions
 from matrix.directory._sign_ins import PostgresSignIns
 from matrix.directory._tickets import PostgresTickets
+from matrix.directory._upkeep import PostgresUpkeep
 from matrix.directory._watchers import Watchers
-from matrix.directory.interfaces import IDirectory, StaleRow, UnknownUser, Watcher
+from matrix.directory.interfaces import Erasing, IDirectory, StaleRow, UnknownUser, Watcher
 from matrix.model import Event, Machine, User, UserId, UserState
 from matrix.model import user_id as parse_user_id
 
@@ -50,6 +52,7 @@ class PostgresDirectory:
         self.strays = PostgresStrays(pool)
         self.duties = PostgresDuties(pool)
         self.paces = PostgresPaces(pool)
+        self.upkeep = PostgresUpkeep(pool)
 
     async def close(self) -> None:
         """Close all connections; calls under way fail."""
@@ -89,7 +92,10 @@ class PostgresDirectory:
             "kind": STATE_EVENTS[state],
             "cause": cause,
         }
-        rows = await self._pool.query(access.SET_USER_STATE, values)
+        try:
+            rows = await self._pool.query(access.SET_USER_STATE, values)
+        except RestrictViolation as error:
+            raise Erasing(first_line(error)) from None
         if not rows:
             raise UnknownUser(f"there is no user {user_id}: admit them first")
         return to_user(rows[0])

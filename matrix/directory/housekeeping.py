@@ -19,7 +19,10 @@ class IRoll(Interface):
         """The rows of these users, as far as they have any."""
 
     async def in_states(
-        provider: str, states: Collection[MachineState], after: UserId | None = None, limit: int = 500
+        provider: str,
+        states: Collection[MachineState],
+        after: UserId | None = None,
+        limit: int = 500,
     ) -> Sequence[Machine]:
         """A page of a provider's rows in these states in order of user id, after C{after}."""
 
@@ -57,7 +60,9 @@ class IStrays(Interface):
             new.
         """
 
-    async def settle(provider: str, seen: Collection[str], blind: Collection[str]) -> Sequence[Stray]:
+    async def settle(
+        provider: str, seen: Collection[str], blind: Collection[str]
+    ) -> Sequence[Stray]:
         """
         Forget what is not astray any more.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from zope.interface import Attribute, Interface
 
+from matrix.directory._upkeep_contract import Chore, Erasing, IUpkeep, Upkeep
 from matrix.directory.housekeeping import IDuties, IPaces, IRoll, IStrays
 from matrix.model import (
     AccessChange,
@@ -18,6 +19,22 @@ from matrix.model import (
     UserId,
     UserState,
 )
+
+__all__ = [
+    "AccessWatcher",
+    "Chore",
+    "DirectoryUnavailable",
+    "Erasing",
+    "IDirectory",
+    "ISessions",
+    "ISignIns",
+    "ITickets",
+    "IUpkeep",
+    "StaleRow",
+    "UnknownUser",
+    "Upkeep",
+    "Watcher",
+]
 
 Watcher = Callable[[UserId | None], None]
 """Told which user's row changed, or C{None} when any may have."""
@@ -177,7 +194,7 @@ class ITickets(Interface):
 
 class IDirectory(Interface):
     """
-    Users, machines, events, sessions, sign-ins and tickets.
+    Users, machines, events, sessions, sign-ins, tickets, and the upkeep of snapshots.
 
     Every method but L{watch} and L{stale_since} returns an awaitable and raises
     L{DirectoryUnavailable} while the database cannot be reached. Writes are one statement
@@ -192,6 +209,7 @@ class IDirectory(Interface):
     strays: IStrays = Attribute("What belongs to nobody at the provider.")
     duties: IDuties = Attribute("What is done by one router at a time.")
     paces: IPaces = Attribute("How often all routers together may do something.")
+    upkeep: IUpkeep = Attribute("What is due for users' snapshots.")
 
     async def user(user_id: UserId) -> User | None:
         """The user, or C{None} if never seen."""
@@ -212,6 +230,7 @@ class IDirectory(Interface):
         routers; it is recorded as an event: C{unblock}, C{block} or C{delete}.
 
         @raise UnknownUser: the user was never admitted.
+        @raise Erasing: they were deleted, and it is too late to let them in again.
         """
 
     async def not_active(user_ids: Collection[UserId]) -> Mapping[UserId, UserState]:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from matrix.api import Api, send_json
-from matrix.directory.interfaces import IDirectory
+from matrix.directory.interfaces import Erasing, IDirectory
 from matrix.errors import BadRequest, Conflict
 from matrix.http.interfaces import Exchange
 from matrix.model import Session, User, UserState
@@ -59,8 +59,15 @@ class AccessApi:
                 "them instead, unblock them first",
                 reason="deleted",
             )
-        with reaching_the_directory():
-            after = await self._directory.set_user_state(before.id, state, CAUSE)
+        try:
+            with reaching_the_directory():
+                after = await self._directory.set_user_state(before.id, state, CAUSE)
+        except Erasing:
+            raise Conflict(
+                f"{before.email or before.id} was deleted so long ago that their machine and "
+                "snapshots are being erased, or are gone: they cannot be let in again",
+                reason="erased",
+            ) from None
         send_json(exchange, {**_user_json(after), "was": before.state.value})
 
     async def _sessions(self, exchange: Exchange, user: str) -> None:

@@ -29,6 +29,7 @@ class Proof(Protocol):
         """
         Whether this is the secret of the user's machine.
 
+        @raise matrix.errors.Forbidden: it is, and the user was deleted.
         @raise matrix.errors.Unavailable: that cannot be said now.
         """
 

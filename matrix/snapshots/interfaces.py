@@ -213,5 +213,6 @@ class Proof(Protocol):
         """
         Whether this is the backup credential of the user's machine; compared in constant time.
 
+        @raise matrix.errors.Forbidden: it is, and the user was deleted.
         @raise matrix.errors.Unavailable: that cannot be said now.
         """

@@ -16,6 +16,7 @@ from matrix.testing import (
     sessions_suite,
     sign_ins_suite,
     tickets_suite,
+    upkeep_suite,
 )
 
 
@@ -169,6 +170,13 @@ class MemoryHousekeepingTests(housekeeping_suite.HousekeepingContract, MemoryCas
 
     def now(self) -> float:
         return self.clock.seconds()
+
+    async def let_pass(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+
+class MemoryUpkeepTests(upkeep_suite.UpkeepContract, MemoryCase):
+    """Every test of the upkeep's contract."""
 
     async def let_pass(self, seconds: float) -> None:
         self.clock.advance(seconds)

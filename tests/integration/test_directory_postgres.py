@@ -18,6 +18,7 @@ from matrix.testing import (
     sessions_suite,
     sign_ins_suite,
     tickets_suite,
+    upkeep_suite,
 )
 
 
@@ -118,3 +119,12 @@ class PostgresSignInsTests(sign_ins_suite.SignInsContract, ContractCase):
             for column in ("ends_at", "lease_expires_at")
         )
         self.sql(f"UPDATE sign_ins SET {earlier}")
+
+
+class PostgresUpkeepTests(upkeep_suite.UpkeepContract, ContractCase):
+    """Every test of the upkeep's contract."""
+
+    async def let_pass(self, seconds: float) -> None:
+        due = ("thin_at", "scrub_at", "erase_at", "drilled_at", "deleted_at", "lease_expires_at")
+        earlier = ", ".join(f"{column} = {column} - interval '{seconds} s'" for column in due)
+        self.sql(f"UPDATE upkeep SET {earlier}")

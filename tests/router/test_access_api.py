@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from matrix.api import Api
-from matrix.directory import MemoryDirectory
+from matrix.directory import Chore, MemoryDirectory
 from matrix.errors import BadRequest, Conflict, MethodNotAllowed, NotFound, Unavailable
 from matrix.model import AccessChange, UserId, UserState
 from matrix.router.access_api import AccessApi
@@ -199,3 +199,13 @@ class OutageTests(AccessApiTestCase):
             self.assertEqual(error.reason, "directory")
         self.directory.recover()
         self.assertEqual(self.state(), UserState.ACTIVE)
+
+
+class ErasingTests(AccessApiTestCase):
+    def test_who_is_being_erased_is_not_let_in_again(self) -> None:
+        self.done("users/alice/delete")
+        self.run_now(self.directory.upkeep.claim(Chore.ERASE, "keeper", 60.0))
+        for verb in ("unblock", "block"):
+            self.refusal(f"users/alice/{verb}", Conflict)
+        self.assertEqual(self.refusal("users/alice/unblock", Conflict).reason, "erased")
+        self.assertIs(self.state(), UserState.DELETED)

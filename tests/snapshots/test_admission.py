@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from matrix.auth import MachineProof, MachineSecrets
 from matrix.directory import MemoryDirectory
-from matrix.errors import Unauthorized, Unavailable
+from matrix.errors import Forbidden, Unauthorized, Unavailable
+from matrix.model import UserState
 from matrix.snapshots import MachineAdmission
 from matrix.snapshots.interfaces import Access
 from matrix.testing.exchange import FakeRequest
@@ -107,4 +108,21 @@ class AdmissionTests(SynchronousTestCase):
         self.clock.advance(2)
         self.failureResultOf(self.admit(ALICE, self.password()), Unavailable)
         self.directory.recover()
+        self.successResultOf(self.admit(ALICE, self.password()))
+
+    def set_state(self, state: UserState) -> None:
+        """Change Alice's state."""
+        self.successResultOf(Deferred.fromCoroutine(self.directory.set_user_state(ALICE, state)))
+
+    def test_a_deleted_users_machine_is_refused_at_once(self) -> None:
+        self.successResultOf(self.admit(ALICE, self.password()))
+        self.set_state(UserState.DELETED)
+        error = self.failureResultOf(self.admit(ALICE, self.password()), Forbidden).value
+        self.assertEqual(error.reason, "deleted")
+        self.refused(ALICE, "wrong")
+        self.set_state(UserState.ACTIVE)
+        self.successResultOf(self.admit(ALICE, self.password()))
+
+    def test_a_blocked_users_machine_may_finish(self) -> None:
+        self.set_state(UserState.BLOCKED)
         self.successResultOf(self.admit(ALICE, self.password()))
