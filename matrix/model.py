@@ -228,6 +228,19 @@ class Stray:
 
 
 @dataclass(frozen=True, slots=True)
+class Busy:
+    """One row of C{busy}: what a machine says that it works on though nobody uses it."""
+
+    user_id: UserId
+    reason: str
+    """In its own words."""
+    since: datetime
+    """Since when it has said so without a pause."""
+    until: datetime
+    """Unless it says so again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """One row of C{events}: why a machine woke, slept or changed."""
 

@@ -63,6 +63,7 @@ EXPORTS = {
         "DirectoryUnavailable",
         "EmbeddedPostgres",
         "Erasing",
+        "IBusy",
         "IDirectory",
         "IDuties",
         "IPaces",

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from matrix.directory._lives import STATE_EVENTS
+from matrix.directory._memory_busy import MemoryBusy
 from matrix.directory._memory_housekeeping import (
     MemoryDuties,
     MemoryPaces,
@@ -32,6 +33,7 @@ from matrix.directory.interfaces import (
 )
 from matrix.model import (
     AccessChange,
+    Busy,
     Event,
     Machine,
     MachineState,
@@ -70,6 +72,7 @@ class MemoryDirectory:
         self.duties = MemoryDuties(clock, self._reach)
         self.paces = MemoryPaces(clock, self._reach)
         self.upkeep = MemoryUpkeep(clock, self._reach)
+        self.busy = MemoryBusy(clock, self._reach, self._is_active, self._note_busy)
         self._lost_at: float | None = None
         self.calls = 0
         """How many awaitable methods were called: what must stay still on the warm path."""
@@ -212,6 +215,18 @@ class MemoryDirectory:
         active = user is None or user.state is UserState.ACTIVE
         return active and not self.sessions.is_revoked(principal.session_id)
 
+    def _is_active(self, user_id: UserId) -> bool:
+        user = self._users.get(user_id)
+        return user is not None and user.state is UserState.ACTIVE
+
+    def _note_busy(self, busy: Busy, seconds: float, earliest: datetime) -> None:
+        machine = self._machines.get(busy.user_id)
+        if machine is not None and _may_be_put_to_sleep(machine):
+            used = [at for at in (machine.last_active_at, machine.last_wake_at) if at is not None]
+            if not used or max(used) > earliest:
+                self._write(replace(machine, generation=machine.generation + 1))
+        self._record(busy.user_id, "busy", busy.reason, {"seconds": seconds})
+
     def _write(self, machine: Machine) -> None:
         self._machines[machine.user_id] = machine
         self._watchers.tell(machine.user_id)
@@ -230,3 +245,10 @@ class MemoryDirectory:
         if user_id not in self._users:
             raise UnknownUser(f"there is no user {user_id}: admit them first")
         return self._users[user_id]
+
+
+def _may_be_put_to_sleep(machine: Machine) -> bool:
+    """Whether that may be under way, or about to be, for want of use."""
+    return machine.state is MachineState.RUNNING or (
+        machine.state is MachineState.DRAINING and machine.suspend_cause == "idle"
+    )

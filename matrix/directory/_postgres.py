@@ -10,6 +10,7 @@ from zope.interface import implementer
 
 from matrix.directory import _session_statements as access
 from matrix.directory import _statements as sql
+from matrix.directory._busy import PostgresBusy
 from matrix.directory._dsn import first_line
 from matrix.directory._housekeeping import (
     PostgresDuties,
@@ -48,6 +49,7 @@ class PostgresDirectory:
         self.sessions = sessions
         self.sign_ins = PostgresSignIns(pool)
         self.tickets = PostgresTickets(pool)
+        self.busy = PostgresBusy(pool)
         self.roll = PostgresRoll(pool)
         self.strays = PostgresStrays(pool)
         self.duties = PostgresDuties(pool)

@@ -12,6 +12,7 @@ from uuid import UUID
 from matrix.model import (
     AccessChange,
     Address,
+    Busy,
     Event,
     Machine,
     MachineState,
@@ -36,6 +37,7 @@ SESSION_COLUMNS = (
     "revoked_at",
     "revoke_cause",
 )
+BUSY_COLUMNS = ("user_id", "reason", "since", "until")
 SIGN_IN_COLUMNS = ("id", "session_id", "user_id", "sealed", "ends_at", "generation")
 
 
@@ -132,6 +134,12 @@ def to_sign_in(row: Row) -> SignIn:
     """A sign-in from its L{SIGN_IN_COLUMNS}."""
     id, session_id, owner, sealed, ends_at, generation = row
     return SignIn(id, session_id, UserId(owner), bytes(sealed), ends_at.timestamp(), generation)
+
+
+def to_busy(row: Row) -> Busy:
+    """What a machine is busy with, from its L{BUSY_COLUMNS}."""
+    owner, reason, since, until = row
+    return Busy(UserId(owner), reason, since.astimezone(UTC), until.astimezone(UTC))
 
 
 def to_access_change(payload: str) -> AccessChange | None:

@@ -10,6 +10,7 @@ from matrix.directory._upkeep_contract import Chore, Erasing, IUpkeep, Upkeep
 from matrix.directory.housekeeping import IDuties, IPaces, IRoll, IStrays
 from matrix.model import (
     AccessChange,
+    Busy,
     Event,
     Machine,
     Principal,
@@ -192,9 +193,37 @@ class ITickets(Interface):
         """
 
 
+class IBusy(Interface):
+    """
+    What machines say that they are busy with, so that they are not put to sleep for want of use.
+
+    What L{IDirectory} says of awaitables holds here too. There is one lease for a machine.
+    """
+
+    async def hold(user_id: UserId, reason: str, seconds: float, longest: float) -> Busy:
+        """
+        Keep a machine awake, from now for so many seconds, instead of for as long as it said
+        before. One that is being put to sleep for want of use stays awake: its row has another
+        generation then. A lease where there was none is an event C{busy}, its cause the reason.
+
+        @param longest: seconds without use for which leases count.
+        @raise UnknownUser: there is no such user, or they may not come in.
+        """
+
+    async def end(user_id: UserId) -> bool:
+        """
+        It is busy no more.
+
+        @return: whether it was.
+        """
+
+    async def of(user_ids: Collection[UserId]) -> Mapping[UserId, Busy]:
+        """What those of these users' machines are busy with that are."""
+
+
 class IDirectory(Interface):
     """
-    Users, machines, events, sessions, sign-ins, tickets, and the upkeep of snapshots.
+    Users, machines, events, sessions, sign-ins, tickets, leases, and the upkeep of snapshots.
 
     Every method but L{watch} and L{stale_since} returns an awaitable and raises
     L{DirectoryUnavailable} while the database cannot be reached. Writes are one statement
@@ -205,6 +234,7 @@ class IDirectory(Interface):
     sessions: ISessions = Attribute("Sign-ins, and which of them were revoked.")
     sign_ins: ISignIns = Attribute("The tokens of those that routers look after for browsers.")
     tickets: ITickets = Attribute("What stands for a credential for a moment.")
+    busy: IBusy = Attribute("What machines are busy with though nobody uses them.")
     roll: IRoll = Attribute("The machines' rows in bulk.")
     strays: IStrays = Attribute("What belongs to nobody at the provider.")
     duties: IDuties = Attribute("What is done by one router at a time.")

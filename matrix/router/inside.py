@@ -4,6 +4,7 @@ machines."""
 from __future__ import annotations
 
 import socket
+import time
 from functools import partial
 
 from twisted.internet.interfaces import IListeningPort
@@ -14,6 +15,7 @@ from matrix.net import Admission, NativeServerEndpoint
 from matrix.router import archive as archives
 from matrix.router import machine_api
 from matrix.router.archive import Archive
+from matrix.router.busy import BusyApi
 from matrix.router.census import census
 from matrix.router.engine import Engine, Machinery
 from matrix.router.internal import Crew, Instance, InternalApi
@@ -77,7 +79,9 @@ class Inside:
     def _for_machines(self, live: Machinery, supplies: Supplies) -> MachineApi:
         """What machines may ask: each part adds its own."""
         secret = MachineSecrets(supplies.master).machine_to_router
-        return MachineApi(MachineProof(live.directory, secret, self._engine.reactor))
+        api = MachineApi(MachineProof(live.directory, secret, self._engine.reactor))
+        BusyApi(live.directory, self._engine.settings.busy_max, time.time).join(api)
+        return api
 
     def close(self) -> None:
         """Accept no more."""

@@ -11,6 +11,7 @@ from twisted.trial.unittest import TestCase
 from matrix.directory import DirectoryUnavailable, MemoryDirectory
 from matrix.model import AccessChange, User, UserId, UserState
 from matrix.testing import (
+    busy_suite,
     directory_suite,
     housekeeping_suite,
     sessions_suite,
@@ -117,6 +118,23 @@ class MemorySessionsTests(sessions_suite.SessionsContract, MemoryCase):
         self.memory.recover()
         self.assertEqual(heard, [None])
         self.assertEqual(await self.row(session.user_id, session.id), session)
+
+
+class MemoryBusyTests(busy_suite.BusyContract, MemoryCase):
+    """Every test of the leases' contract, without a reactor's turn."""
+
+    def now(self) -> float:
+        return self.clock.seconds()
+
+    async def let_pass(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    async def test_an_outage(self) -> None:
+        who = (await self.somebody()).user_id
+        self.memory.lose()
+        await self.raises(DirectoryUnavailable, self.busy.hold(who, "indexing", 1.0, 1.0))
+        await self.raises(DirectoryUnavailable, self.busy.end(who))
+        await self.raises(DirectoryUnavailable, self.busy.of([who]))
 
 
 class MemoryTicketsTests(tickets_suite.TicketsContract, MemoryCase):

@@ -12,6 +12,7 @@ from twisted.trial.unittest import TestCase
 from matrix.directory import open_directory
 from matrix.model import User, UserId
 from matrix.testing import (
+    busy_suite,
     directory_suite,
     housekeeping_suite,
     postgres,
@@ -80,6 +81,21 @@ class PostgresSessionsTests(sessions_suite.SessionsContract, ContractCase):
         columns = ("seen_at", "expires_at", "revoked_at", "revoked_until")
         earlier = ", ".join(f"{column} = {column} - interval '{seconds} s'" for column in columns)
         self.sql(f"UPDATE sessions SET {earlier} WHERE expires_at < '9000-01-01'")
+
+
+class PostgresBusyTests(busy_suite.BusyContract, ContractCase):
+    """Every test of the leases' contract."""
+
+    def now(self) -> float:
+        [[now]] = self.sql("SELECT extract(epoch FROM clock_timestamp())::double precision")
+        assert isinstance(now, float)
+        return now
+
+    async def let_pass(self, seconds: float) -> None:
+        earlier = ", ".join(
+            f"{name} = {name} - interval '{seconds} s'" for name in ("since", "until")
+        )
+        self.sql(f"UPDATE busy SET {earlier}")
 
 
 class PostgresTicketsTests(tickets_suite.TicketsContract, ContractCase):
