@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, timedelta
 
-from psycopg2.sql import SQL
+from psycopg2.sql import SQL, Composable
 from zope.interface import implementer
 
 from matrix.directory._pool import Pool
@@ -155,14 +155,14 @@ class PostgresRoll:
 
     async def _page(
         self,
-        statement: object,
+        statement: Composable,
         provider: str,
         after: UserId | None,
         limit: int,
         values: Mapping[str, object],
     ) -> Sequence[Machine]:
         where = {"provider": provider, "after": after or _FIRST, "limit": limit}
-        rows = await self._pool.query(statement, {**values, **where})  # type: ignore[arg-type]
+        rows = await self._pool.query(statement, {**values, **where})
         return [to_machine(row) for row in rows]
 
 

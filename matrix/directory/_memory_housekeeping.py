@@ -56,10 +56,8 @@ class MemoryRoll:
         now = self._clock.seconds()
 
         def is_overdue(row: Machine) -> bool:
-            used, own = (
-                row.last_active_at or row.last_wake_at,
-                self._users[row.user_id].idle_timeout,
-            )
+            used = row.last_active_at or row.last_wake_at
+            own = self._users[row.user_id].idle_timeout
             seconds = now if used is None else now - used.timestamp()
             return row.state is MachineState.RUNNING and seconds > max(idle, own or 0.0)
 

@@ -11,7 +11,9 @@ from matrix.machines.interfaces import (
     MachineGone,
     Observed,
     ProviderError,
+    Sighted,
     Started,
+    SurveyPage,
 )
 from matrix.machines.lifecycle import (
     LIFECYCLE,
@@ -34,7 +36,9 @@ __all__ = [
     "MemoryProvider",
     "Observed",
     "ProviderError",
+    "Sighted",
     "Started",
+    "SurveyPage",
     "fly_plans",
     "next_state",
     "open_provider",

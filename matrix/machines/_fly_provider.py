@@ -19,6 +19,7 @@ from matrix.machines._fly_plans import USER_KEY, FlyPlans
 from matrix.machines._fly_resting import Resting, remove
 from matrix.machines._fly_sight import Sight
 from matrix.machines._fly_starting import Starting
+from matrix.machines._fly_survey import discard, survey
 from matrix.machines._fly_types import FlyMachine
 from matrix.machines.interfaces import (
     IProvider,
@@ -27,8 +28,9 @@ from matrix.machines.interfaces import (
     Observed,
     ProviderError,
     Started,
+    SurveyPage,
 )
-from matrix.model import Address, Machine, MachineState, UserId
+from matrix.model import Address, Machine, MachineState, Stray, UserId
 
 PATIENCE = 50.0
 """Seconds for one thing that is asked of us: less than a router's lease on a machine."""
@@ -116,7 +118,7 @@ class FlyProvider:
     async def inspect(self, machine: Machine) -> Observed:
         """One call; takes no turn. See L{IProvider}."""
         try:
-            found = await self._sight.look(machine, Patience(self._clock, self._seconds))
+            found = await self._sight.look(machine, self._patience())
         except MachineGone:
             return Observed(MachineState.LOST)
         state = _SEEN.get(found.state, MachineState.STOPPED)
@@ -130,6 +132,17 @@ class FlyProvider:
             boot_id(found, machine.boot_id, state),
         )
 
+    def survey(self) -> AsyncIterator[SurveyPage]:
+        """By the listings of the organization. See L{IProvider}."""
+        return survey(self._client, self._plans, self._patience)
+
+    async def discard(self, stray: Stray) -> bool:
+        """See L{IProvider}."""
+        if stray.user_id is None:
+            return False
+        async with self._turn(stray.user_id) as patience:
+            return await discard(self._client, stray, patience)
+
     def watch(self, died: Callable[[UserId], None]) -> None:
         """Fly tells nobody: whoever inspects a machine sees it."""
 
@@ -142,7 +155,7 @@ class FlyProvider:
             await turn.acquire()
             turn.release()
         if stop_machines:
-            patience = Patience(self._clock, self._seconds)
+            patience = self._patience()
             found = await patience.of(lambda: self._client.machines(self._plans.place.app))
             ours = [each for each in found if USER_KEY in each.metadata and not each.is_gone]
             await gatherResults([Deferred.fromCoroutine(self._stop_last(one)) for one in ours])
@@ -156,9 +169,12 @@ class FlyProvider:
         machine = Machine(user_id, self.name, MachineState.RUNNING, 0, machine_id=found.id)
         self._sight.seen_started(found)
         try:
-            await Resting(self._sight, Patience(self._clock, self._seconds), machine).stop()
+            await Resting(self._sight, self._patience(), machine).stop()
         except ProviderError as error:
             _log.error("{user} could not be stopped: {error}", user=user_id, error=error)
+
+    def _patience(self) -> Patience:
+        return Patience(self._clock, self._seconds)
 
     @asynccontextmanager
     async def _turn(self, user_id: UserId) -> AsyncIterator[Patience]:
@@ -168,7 +184,7 @@ class FlyProvider:
         turn = self._turns.setdefault(user_id, DeferredLock())
         await turn.acquire()
         try:
-            yield Patience(self._clock, self._seconds)
+            yield self._patience()
         finally:
             turn.release()
             # The next in turn may have run to its end within release().

@@ -68,6 +68,7 @@ class FlyMachine(_Answer):
     """Missing in summaries, and while the host cannot be reached."""
     host_status: str = "ok"
     events: tuple[FlyEvent, ...] = ()
+    updated_at: str = ""
     app_name: str = ""
     """Only in listings of an organisation."""
 

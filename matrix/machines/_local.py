@@ -29,7 +29,7 @@ from matrix.machines.interfaces import (
     ProviderError,
     Started,
 )
-from matrix.model import Address, Machine, MachineState, UserId
+from matrix.model import Address, Machine, MachineState, Stray, UserId
 from matrix.processes import ExitWatch, Process, watch_exit
 
 _T = TypeVar("_T")
@@ -183,6 +183,13 @@ class LocalProvider:
             return Observed(state)
         await self._attend(home)
         return Observed(state, Address.parse(str(record.address)), record.boot_id)
+
+    def survey(self) -> None:
+        """To look at each costs no call. See L{IProvider}."""
+
+    async def discard(self, stray: Stray) -> bool:
+        """There are none. See L{IProvider}."""
+        return False
 
     def watch(self, died: Callable[[UserId], None]) -> None:
         """C{died} is called in the reactor, at once."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from twisted.internet.defer import DeferredLock
 from twisted.internet.interfaces import IReactorTime
@@ -17,9 +18,11 @@ from matrix.machines.interfaces import (
     MachineGone,
     Observed,
     ProviderError,
+    Sighted,
     Started,
+    SurveyPage,
 )
-from matrix.model import Address, Machine, MachineState, UserId
+from matrix.model import Address, Machine, MachineState, Stray, UserId
 
 _ASLEEP_OR_UP = frozenset({MachineState.RUNNING, MachineState.SUSPENDED})
 
@@ -46,6 +49,12 @@ class MemoryFleet:
     machines: dict[UserId, MemoryMachine] = field(default_factory=dict)
     made: int = 0
     watchers: list[Callable[[UserId], None]] = field(default_factory=list)
+    others: dict[str, Sighted] = field(default_factory=dict)
+    """What a survey finds besides: volumes, and machines of nobody."""
+    on_their_way: dict[UserId, datetime] = field(default_factory=dict)
+    """Machines that a survey finds in transition, and since when."""
+    blind: tuple[str, ...] = ()
+    """Regions that a survey does not see."""
 
     def die(self, user_id: UserId) -> None:
         """A machine's processes end without having been asked to."""
@@ -82,6 +91,8 @@ class MemoryProvider:
         self.fleet = MemoryFleet() if fleet is None else fleet
         self.delays: dict[str, float] = {}
         self.calls: list[tuple[str, UserId]] = []
+        self.surveys = False
+        """Whether there is more to be had at once than by inspecting each."""
         self._clock = clock
         self._address = address
         self._failures: defaultdict[str, list[ProviderError]] = defaultdict(list)
@@ -152,6 +163,29 @@ class MemoryProvider:
         if found.state is MachineState.STOPPED:
             return Observed(found.state)
         return Observed(found.state, self._address(machine.user_id), found.boot_id)
+
+    def survey(self) -> AsyncIterator[SurveyPage] | None:
+        """One thing to a page. See L{IProvider}."""
+        return self._survey() if self.surveys else None
+
+    async def _survey(self) -> AsyncIterator[SurveyPage]:
+        fleet = self.fleet
+        for user_id, machine in list(fleet.machines.items()):
+            await self._pass("survey", user_id)
+            since = fleet.on_their_way.get(user_id)
+            seen = Sighted(
+                id=machine.machine_id, kind="machine", app="memory", name=f"u-{user_id}",
+                region="here", user_id=user_id, ours=True, said=machine.state.value,
+                state=None if since is not None else machine.state, since=since,
+            )  # fmt: skip
+            yield SurveyPage((seen,) if seen.region not in fleet.blind else (), fleet.blind)
+        yield SurveyPage(tuple(fleet.others.values()), fleet.blind)
+
+    async def discard(self, stray: Stray) -> bool:
+        """See L{IProvider}."""
+        await self._pass("discard", stray.user_id or UserId(""))
+        self.fleet.others.pop(stray.id, None)
+        return True
 
     def watch(self, died: Callable[[UserId], None]) -> None:
         """See L{IProvider}."""

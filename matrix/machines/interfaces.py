@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from datetime import datetime
+from typing import Literal, Protocol
 
 from zope.interface import Attribute, Interface
 
-from matrix.model import Address, Machine, MachineState, UserId
+from matrix.model import Address, Machine, MachineState, Stray, UserId
 
 
 class ProviderError(Exception):
@@ -45,6 +46,38 @@ class Observed:
     """One of running, suspended, stopped, lost."""
     address: Address | None = None
     boot_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sighted:
+    """A machine or volume as a survey shows it: at some time since the survey began."""
+
+    id: str
+    kind: Literal["machine", "volume"]
+    app: str
+    name: str
+    region: str
+    user_id: UserId | None
+    """Whose it says that it is."""
+    ours: bool
+    """Whether we made it, so that it is for us to delete it."""
+    said: str = ""
+    """Its state in the provider's word."""
+    state: MachineState | None = None
+    """As L{Observed} has it; C{None} for a machine on its way to another, and for volumes."""
+    attached: str | None = None
+    """The machine that has a volume."""
+    since: datetime | None = None
+    """Since when a machine has been in its state; when a volume was made."""
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyPage:
+    """Some of what there is."""
+
+    found: tuple[Sighted, ...]
+    blind: tuple[str, ...] = ()
+    """Regions of which nothing is told now: what is there must not be taken for lost."""
 
 
 class Keep(Protocol):
@@ -100,6 +133,20 @@ class IProvider(Interface):
 
     async def inspect(machine: Machine) -> Observed:
         """What is really there."""
+
+    def survey() -> AsyncIterator[SurveyPage] | None:
+        """
+        Everything of ours that there is, from few calls and with low priority. C{None}: to
+        inspect each machine costs no more.
+        """
+
+    async def discard(stray: Stray) -> bool:
+        """
+        Delete what belongs to nobody, if it still is as it was noted: whose it says that it is,
+        and no machine has it.
+
+        @return: whether it is gone, or about to be.
+        """
 
     def watch(died: Callable[[UserId], None]) -> None:
         """Call C{died} when a machine's processes end without having been asked to, if the
