@@ -206,6 +206,57 @@ class Machine:
     """How far its making has come, in the provider's words; C{None} before the first step."""
 
 
+class SnapshotStatus(StrEnum):
+    """How far a snapshot has come."""
+
+    STARTED = "started"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One row of C{snapshots}: a snapshot of a user's data, or the attempt to take one."""
+
+    id: int
+    user_id: UserId
+    cause: str
+    """Why it is taken: C{interval}, C{suspend}, C{operator}, C{rollout}."""
+    status: SnapshotStatus
+    started_at: datetime
+    restic_id: str | None = None
+    """Its full name in the user's repository, once it is there."""
+    reason: str | None = None
+    """Why it failed."""
+    partial: bool = False
+    """Whether some files could not be read, and are not in it."""
+    finished_at: datetime | None = None
+    bytes_added: int | None = None
+    """By how much it made the repository grow."""
+    bytes_total: int | None = None
+    """How much it holds."""
+    verified_at: datetime | None = None
+    """When it was last restored and found right."""
+    lease_owner: str | None = None
+    """The router that has it taken."""
+    lease_expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How it is with a user's snapshots."""
+
+    user_id: UserId
+    due_at: datetime | None
+    """When the next is due, if the machine is awake then; C{None}: all there is was taken."""
+    failures: int
+    """Attempts that failed since the last good one."""
+    newest: Snapshot | None = None
+    """The newest good one."""
+    reason: str | None = None
+    """Why the last attempt failed, if it did."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stray:
     """One row of C{strays}: something at the provider that belongs to no user."""

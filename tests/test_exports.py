@@ -70,6 +70,7 @@ EXPORTS = {
         "IRoll",
         "ISessions",
         "ISignIns",
+        "ISnapshots",
         "IStrays",
         "ITickets",
         "IUpkeep",

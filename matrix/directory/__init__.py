@@ -1,5 +1,6 @@
 """Who has which machine, and in which state: the record that all routers share."""
 
+from matrix.directory._isnapshots import ISnapshots
 from matrix.directory._memory import MemoryDirectory
 from matrix.directory._migrate import migrate
 from matrix.directory._open import open_directory
@@ -33,6 +34,7 @@ __all__ = [
     "IRoll",
     "ISessions",
     "ISignIns",
+    "ISnapshots",
     "IStrays",
     "ITickets",
     "IUpkeep",

@@ -20,6 +20,7 @@ from matrix.directory._memory_housekeeping import (
 )
 from matrix.directory._memory_sessions import MemorySessions
 from matrix.directory._memory_sign_ins import MemorySignIns
+from matrix.directory._memory_snapshots import MemorySnapshots
 from matrix.directory._memory_tickets import MemoryTickets
 from matrix.directory._memory_upkeep import MemoryUpkeep
 from matrix.directory._rows import check_changes
@@ -66,6 +67,7 @@ class MemoryDirectory:
         self.sessions = MemorySessions(clock, self._reach, self._record)
         self.sign_ins = MemorySignIns(clock, self._reach)
         self.sessions.watchers.add(self.sign_ins.changed)
+        self.snapshots = MemorySnapshots(clock, self._reach, self._users)
         self.tickets = MemoryTickets(clock, self._reach, self._may_enter)
         self.roll = MemoryRoll(clock, self._reach, self._users, self._machines)
         self.strays = MemoryStrays(clock, self._reach)

@@ -24,6 +24,7 @@ from matrix.directory._pool import Pool
 from matrix.directory._rows import Row, check_changes, to_column, to_event, to_machine, to_user
 from matrix.directory._sessions import PostgresSessions
 from matrix.directory._sign_ins import PostgresSignIns
+from matrix.directory._snapshots import PostgresSnapshots
 from matrix.directory._tickets import PostgresTickets
 from matrix.directory._upkeep import PostgresUpkeep
 from matrix.directory._watchers import Watchers
@@ -48,6 +49,7 @@ class PostgresDirectory:
         self._watchers = watchers
         self.sessions = sessions
         self.sign_ins = PostgresSignIns(pool)
+        self.snapshots = PostgresSnapshots(pool)
         self.tickets = PostgresTickets(pool)
         self.busy = PostgresBusy(pool)
         self.roll = PostgresRoll(pool)

@@ -18,6 +18,9 @@ from matrix.model import (
     MachineState,
     Session,
     SignIn,
+    Snapshot,
+    SnapshotStatus,
+    Standing,
     User,
     UserId,
     UserState,
@@ -38,6 +41,7 @@ SESSION_COLUMNS = (
     "revoke_cause",
 )
 BUSY_COLUMNS = ("user_id", "reason", "since", "until")
+SNAPSHOT_COLUMNS = tuple(field.name for field in fields(Snapshot))
 SIGN_IN_COLUMNS = ("id", "session_id", "user_id", "sealed", "ends_at", "generation")
 
 
@@ -140,6 +144,22 @@ def to_busy(row: Row) -> Busy:
     """What a machine is busy with, from its L{BUSY_COLUMNS}."""
     owner, reason, since, until = row
     return Busy(UserId(owner), reason, since.astimezone(UTC), until.astimezone(UTC))
+
+
+def to_snapshot(row: Row) -> Snapshot:
+    """A snapshot from its L{SNAPSHOT_COLUMNS}."""
+    values = dict(zip(SNAPSHOT_COLUMNS, row, strict=True))
+    values["status"] = SnapshotStatus(values["status"])
+    for name in ("started_at", "finished_at", "verified_at", "lease_expires_at"):
+        values[name] = _utc(values[name])
+    return Snapshot(**values)
+
+
+def to_standing(row: Row) -> Standing:
+    """How it is with a user's snapshots: when, how often failed and why, and their newest."""
+    owner, due_at, failures, reason, *newest = row
+    found = None if newest[0] is None else to_snapshot(newest)
+    return Standing(UserId(owner), _utc(due_at), failures, found, reason)
 
 
 def to_access_change(payload: str) -> AccessChange | None:

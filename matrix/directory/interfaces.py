@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from zope.interface import Attribute, Interface
 
+from matrix.directory._isnapshots import ISnapshots
 from matrix.directory._upkeep_contract import Chore, Erasing, IUpkeep, Upkeep
 from matrix.directory.housekeeping import IDuties, IPaces, IRoll, IStrays
 from matrix.model import (
@@ -233,6 +234,7 @@ class IDirectory(Interface):
 
     sessions: ISessions = Attribute("Sign-ins, and which of them were revoked.")
     sign_ins: ISignIns = Attribute("The tokens of those that routers look after for browsers.")
+    snapshots: ISnapshots = Attribute("Which snapshots there are, and when the next are due.")
     tickets: ITickets = Attribute("What stands for a credential for a moment.")
     busy: IBusy = Attribute("What machines are busy with though nobody uses them.")
     roll: IRoll = Attribute("The machines' rows in bulk.")

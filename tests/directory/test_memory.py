@@ -16,6 +16,7 @@ from matrix.testing import (
     housekeeping_suite,
     sessions_suite,
     sign_ins_suite,
+    snapshots_suite,
     tickets_suite,
     upkeep_suite,
 )
@@ -151,6 +152,38 @@ class MemoryTicketsTests(tickets_suite.TicketsContract, MemoryCase):
         self.memory.lose()
         await self.raises(DirectoryUnavailable, self.tickets.keep(digest, self.somebody(), 1.0))
         await self.raises(DirectoryUnavailable, self.tickets.take(digest))
+
+
+class MemorySnapshotsTests(snapshots_suite.SnapshotsContract, MemoryCase):
+    """Every test of the snapshots' contract, without a reactor's turn."""
+
+    async def let_pass(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    async def test_an_outage(self) -> None:
+        begun = await self.begun()
+        self.memory.lose()
+        for call in (
+            self.snapshots.enroll({begun.user_id: 1.0}),
+            self.snapshots.claim([begun.user_id], "interval", "a", 1.0, 1),
+            self.snapshots.begin(begun.user_id, "operator", "a", 1.0),
+            self.snapshots.under_way(begun.user_id),
+            self.snapshots.prolong(begun, 1.0),
+            self.snapshots.finish(begun, "one", 1, 1, 1.0),
+            self.snapshots.drop(begun, 1.0),
+            self.snapshots.fail(begun, "why", 1.0),
+            self.snapshots.take_over("a", 1.0, 1),
+            self.snapshots.of_user(begun.user_id),
+            self.snapshots.newest(begun.user_id),
+            self.snapshots.standings(),
+            self.snapshots.failing(),
+            self.snapshots.verified(begun.user_id, ["one"]),
+            self.snapshots.keep_only(begun.user_id, []),
+            self.snapshots.purge(1.0),
+        ):
+            await self.raises(DirectoryUnavailable, call)
+        self.memory.recover()
+        self.assertEqual(await self.snapshots.under_way(begun.user_id), begun)
 
 
 class MemorySignInsTests(sign_ins_suite.SignInsContract, MemoryCase):

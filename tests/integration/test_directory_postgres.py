@@ -18,6 +18,7 @@ from matrix.testing import (
     postgres,
     sessions_suite,
     sign_ins_suite,
+    snapshots_suite,
     tickets_suite,
     upkeep_suite,
 )
@@ -119,6 +120,16 @@ class PostgresHousekeepingTests(housekeeping_suite.HousekeepingContract, Contrac
         ):
             earlier = ", ".join(f"{one} = {one} - interval '{seconds} s'" for one in columns)
             self.sql(f"UPDATE {table} SET {earlier}")
+
+
+class PostgresSnapshotsTests(snapshots_suite.SnapshotsContract, ContractCase):
+    """Every test of the snapshots' contract."""
+
+    async def let_pass(self, seconds: float) -> None:
+        columns = ("started_at", "finished_at", "verified_at", "lease_expires_at")
+        earlier = ", ".join(f"{column} = {column} - interval '{seconds} s'" for column in columns)
+        self.sql(f"UPDATE snapshots SET {earlier}")
+        self.sql(f"UPDATE snapshot_times SET due_at = due_at - interval '{seconds} s'")
 
 
 class PostgresSignInsTests(sign_ins_suite.SignInsContract, ContractCase):

@@ -1,0 +1,3 @@
+DROP TABLE IF EXISTS snapshot_times;
+
+DROP TABLE IF EXISTS snapshots;
