@@ -14,6 +14,7 @@ from matrix.cli._machine import machine
 from matrix.cli._output import clear_errors, json_option, show
 from matrix.cli._server import CommandError, Server, locate, user_path
 from matrix.cli._text import details, duration, facts, moment, table
+from matrix.cli._top import top
 
 if TYPE_CHECKING:
     from matrix.settings import Settings
@@ -46,6 +47,7 @@ def main(context: click.Context, env_file: Path | None, state_dir: Path | None) 
 main.add_command(users)
 main.add_command(sessions)
 main.add_command(machine)
+main.add_command(top)
 
 
 @main.command()

@@ -5,6 +5,7 @@ from matrix.directory._memory import MemoryDirectory
 from matrix.directory._migrate import migrate
 from matrix.directory._open import open_directory
 from matrix.directory._postgres import PostgresDirectory
+from matrix.directory.awake import FleetWaking, IAwake, Spell, Waking
 from matrix.directory.embedded import EmbeddedPostgres
 from matrix.directory.housekeeping import IDuties, IPaces, IRoll, IStrays
 from matrix.directory.interfaces import (
@@ -27,6 +28,8 @@ __all__ = [
     "DirectoryUnavailable",
     "EmbeddedPostgres",
     "Erasing",
+    "FleetWaking",
+    "IAwake",
     "IBusy",
     "IDirectory",
     "IDuties",
@@ -40,9 +43,11 @@ __all__ = [
     "IUpkeep",
     "MemoryDirectory",
     "PostgresDirectory",
+    "Spell",
     "StaleRow",
     "UnknownUser",
     "Upkeep",
+    "Waking",
     "migrate",
     "open_directory",
 ]

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from matrix.directory._lives import STATE_EVENTS
+from matrix.directory._memory_awake import MemoryAwake
 from matrix.directory._memory_busy import MemoryBusy
 from matrix.directory._memory_housekeeping import (
     MemoryDuties,
@@ -65,6 +66,7 @@ class MemoryDirectory:
         self._events: list[Event] = []
         self._watchers: Watchers[UserId] = Watchers()
         self.sessions = MemorySessions(clock, self._reach, self._record)
+        self.awake = MemoryAwake(clock, self._reach, self._look)
         self.sign_ins = MemorySignIns(clock, self._reach)
         self.sessions.watchers.add(self.sign_ins.changed)
         self.snapshots = MemorySnapshots(clock, self._reach, self._users)
@@ -104,7 +106,8 @@ class MemoryDirectory:
 
     def drop_machine(self, user_id: UserId) -> None:
         """Delete a machine's row."""
-        if self._machines.pop(user_id, None):
+        if before := self._machines.pop(user_id, None):
+            self.awake.changed(before, None)
             self._watchers.tell(user_id)
 
     async def user(self, user_id: UserId) -> User | None:
@@ -230,8 +233,12 @@ class MemoryDirectory:
         self._record(busy.user_id, "busy", busy.reason, {"seconds": seconds})
 
     def _write(self, machine: Machine) -> None:
+        self.awake.changed(self._machines.get(machine.user_id), machine)
         self._machines[machine.user_id] = machine
         self._watchers.tell(machine.user_id)
+
+    def _look(self, user_id: UserId) -> tuple[User | None, Machine | None]:
+        return self._users.get(user_id), self._machines.get(user_id)
 
     def _record(self, user_id: UserId, kind: str, cause: str, detail: Mapping[str, object]) -> None:
         if user_id in self._users:

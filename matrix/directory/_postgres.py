@@ -10,6 +10,7 @@ from zope.interface import implementer
 
 from matrix.directory import _session_statements as access
 from matrix.directory import _statements as sql
+from matrix.directory._awake import PostgresAwake
 from matrix.directory._busy import PostgresBusy
 from matrix.directory._dsn import first_line
 from matrix.directory._housekeeping import (
@@ -48,6 +49,7 @@ class PostgresDirectory:
         self._listener = listener
         self._watchers = watchers
         self.sessions = sessions
+        self.awake = PostgresAwake(pool)
         self.sign_ins = PostgresSignIns(pool)
         self.snapshots = PostgresSnapshots(pool)
         self.tickets = PostgresTickets(pool)

@@ -8,6 +8,7 @@ from zope.interface import Attribute, Interface
 
 from matrix.directory._isnapshots import ISnapshots
 from matrix.directory._upkeep_contract import Chore, Erasing, IUpkeep, Upkeep
+from matrix.directory.awake import IAwake
 from matrix.directory.housekeeping import IDuties, IPaces, IRoll, IStrays
 from matrix.model import (
     AccessChange,
@@ -232,6 +233,7 @@ class IDirectory(Interface):
     result; a write that was sent is still done.
     """
 
+    awake: IAwake = Attribute("For how long machines are awake, and what for.")
     sessions: ISessions = Attribute("Sign-ins, and which of them were revoked.")
     sign_ins: ISignIns = Attribute("The tokens of those that routers look after for browsers.")
     snapshots: ISnapshots = Attribute("Which snapshots there are, and when the next are due.")

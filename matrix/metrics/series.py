@@ -79,6 +79,18 @@ WAKE_FAILURES = CounterSeries(
     "matrix_wake_failures", "Wakes that failed, by what woke the machine.", ("cause",)
 )
 SUSPENDS = CounterSeries("matrix_suspends", "Machines suspended, by cause.", ("cause",))
+AWAKE_MACHINES = GaugeSeries(
+    "matrix_awake_machines",
+    "Machines of the whole fleet that are awake, by what woke them; every router tells the same.",
+    ("cause",),
+    merge="max",
+)
+AWAKE_SECONDS = CounterSeries(
+    "matrix_awake_seconds",
+    "Seconds that machines of the whole fleet were awake, by what woke them; every router tells "
+    "the same.",
+    ("cause",),
+)
 HELD_REQUESTS = GaugeSeries("matrix_held_requests", "Requests held until their machine is ready.")
 HELD_BYTES = GaugeSeries(
     "matrix_held_bytes", "Bytes of bodies that are held until their machine is ready."
@@ -215,6 +227,8 @@ TABLE: tuple[Series, ...] = (
     WAKE_SECONDS,
     WAKE_FAILURES,
     SUSPENDS,
+    AWAKE_MACHINES,
+    AWAKE_SECONDS,
     HELD_REQUESTS,
     HELD_BYTES,
     BYTES,

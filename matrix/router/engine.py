@@ -15,6 +15,7 @@ from matrix.machines import IProvider, open_provider
 from matrix.metrics import LoopLag, process_registry, series
 from matrix.model import Address
 from matrix.net import NativeClientEndpoint, Wheel, event_loop, file_shares
+from matrix.router.awake import AwakeGauges
 from matrix.router.bonds import Bonds
 from matrix.router.fleet import Fleet
 from matrix.router.idle import Idle, Periodic
@@ -31,6 +32,8 @@ UPSTREAM_IDLE = 4.0
 and Node.js close theirs."""
 RECONCILE_INTERVAL = 60.0
 """Seconds between two passes over all machines."""
+AWAKE_INTERVAL = 30.0
+"""Seconds between two counts of who is awake: about as often as metrics are scraped."""
 PURGE_INTERVAL = 3600.0
 """Seconds between two clearings of the directory: rows are kept for days."""
 
@@ -113,6 +116,8 @@ class Engine:
         self._reconciler = Reconciler(self.live.fleet, self.live.waker)
         await self.heal()
         self._every(RECONCILE_INTERVAL, self.heal)
+        gauges = AwakeGauges(self.live.directory, self.registry)
+        self._every(AWAKE_INTERVAL, gauges.refresh, now=True)
         self._every(PURGE_INTERVAL, self._purge, now=True)
 
     async def heal(self) -> None:
@@ -128,6 +133,7 @@ class Engine:
         """Have the directory forget what nobody needs any more."""
         assert self.live is not None  # it was started
         await self.live.directory.sessions.purge()
+        await self.live.directory.awake.purge()
 
     def _every(
         self, seconds: float, work: Callable[[], Awaitable[None]], *, now: bool = False

@@ -27,6 +27,7 @@ from matrix.router.asking import (
     reaching_the_directory,
     time_json,
 )
+from matrix.router.awake import AwakeApi
 
 EVENTS_LIMIT: Final = 50
 """Events in one answer unless asked for otherwise: a screen or two."""
@@ -121,6 +122,7 @@ class InternalApi:
         api.add("POST", "/admin/v1/users/<user>/wake", self._wake)
         api.add("POST", "/admin/v1/users/<user>/suspend", self._suspend)
         AccessApi(directory, now).join(api)
+        AwakeApi(directory).join(api)
         self._api = api
 
     def __call__(self, exchange: Exchange) -> None:

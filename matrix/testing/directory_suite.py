@@ -35,6 +35,10 @@ class DirectoryCase(_Case):
 
     directory: IDirectory
 
+    async def drop_machine(self, user_id: UserId) -> None:
+        """Delete a machine's row behind the directory's back."""
+        raise NotImplementedError
+
     async def put_user(self, user: User) -> None:
         """Overwrite a user's row behind the directory's back, as an operator would."""
         raise NotImplementedError
@@ -54,10 +58,6 @@ class DirectoryCase(_Case):
 
 class DirectoryContract(DirectoryCase):
     """Mix into a trial C{TestCase} that is a L{DirectoryCase}."""
-
-    async def drop_machine(self, user_id: UserId) -> None:
-        """Delete a machine's row behind the directory's back."""
-        raise NotImplementedError
 
     async def resident(self) -> Machine:
         """The fresh machine of a fresh user."""

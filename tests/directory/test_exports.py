@@ -10,6 +10,6 @@ from matrix import directory
 class ExportTests(SynchronousTestCase):
     """C{matrix.directory.__all__}."""
 
-    def test_names(self) -> None:
+    def test_each_says_what_it_is_for(self) -> None:
         for name in directory.__all__:
             self.assertTrue(getattr(directory, name).__doc__, name)

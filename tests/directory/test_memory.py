@@ -11,6 +11,7 @@ from twisted.trial.unittest import TestCase
 from matrix.directory import DirectoryUnavailable, MemoryDirectory
 from matrix.model import AccessChange, User, UserId, UserState
 from matrix.testing import (
+    awake_suite,
     busy_suite,
     directory_suite,
     housekeeping_suite,
@@ -32,15 +33,15 @@ class MemoryCase(directory_suite.DirectoryCase, TestCase):
     async def put_user(self, user: User) -> None:
         self.memory.put_user(user)
 
+    async def drop_machine(self, user_id: UserId) -> None:
+        self.memory.drop_machine(user_id)
+
     async def eventually(self, condition: Callable[[], bool]) -> None:
         self.assertTrue(condition())
 
 
 class MemoryContractTests(directory_suite.DirectoryContract, MemoryCase):
     """Every test of the contract, without a reactor's turn."""
-
-    async def drop_machine(self, user_id: UserId) -> None:
-        self.memory.drop_machine(user_id)
 
     async def test_events_carry_the_clock(self) -> None:
         machine = await self.resident()
@@ -136,6 +137,23 @@ class MemoryBusyTests(busy_suite.BusyContract, MemoryCase):
         await self.raises(DirectoryUnavailable, self.busy.hold(who, "indexing", 1.0, 1.0))
         await self.raises(DirectoryUnavailable, self.busy.end(who))
         await self.raises(DirectoryUnavailable, self.busy.of([who]))
+
+
+class MemoryAwakeTests(awake_suite.AwakeContract, MemoryCase):
+    """Every test of the contract of who is awake, without a reactor's turn."""
+
+    async def let_pass(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    async def test_an_outage(self) -> None:
+        self.memory.lose()
+        for call in (
+            self.awake.top(1, 1),
+            self.awake.of_user(directory_suite.anybody(), 1),
+            self.awake.fleet(),
+            self.awake.purge(),
+        ):
+            await self.raises(DirectoryUnavailable, call)
 
 
 class MemoryTicketsTests(tickets_suite.TicketsContract, MemoryCase):

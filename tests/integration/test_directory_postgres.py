@@ -12,6 +12,7 @@ from twisted.trial.unittest import TestCase
 from matrix.directory import open_directory
 from matrix.model import User, UserId
 from matrix.testing import (
+    awake_suite,
     busy_suite,
     directory_suite,
     housekeeping_suite,
@@ -61,12 +62,26 @@ class ContractCase(directory_suite.DirectoryCase, DatabaseCase):
     async def eventually(self, condition: Callable[[], bool]) -> None:
         await until(condition)
 
+    async def drop_machine(self, user_id: UserId) -> None:
+        self.sql(f"DELETE FROM machines WHERE user_id = '{user_id}'")
+
 
 class PostgresContractTests(directory_suite.DirectoryContract, ContractCase):
     """Every test of the contract."""
 
-    async def drop_machine(self, user_id: UserId) -> None:
-        self.sql(f"DELETE FROM machines WHERE user_id = '{user_id}'")
+
+class PostgresAwakeTests(awake_suite.AwakeContract, ContractCase):
+    """Every test of the contract of who is awake."""
+
+    async def let_pass(self, seconds: float) -> None:
+        # The server's clock is the machine's: instead of it, what is on record moves back.
+        self.sql(f"UPDATE awake SET since = since - interval '{seconds} s'")
+        self.sql(f"UPDATE awake_days SET day = day - {int(seconds // awake_suite.DAY)}")
+
+    async def test_a_user_whose_row_is_deleted_leaves_nothing_awake(self) -> None:
+        machine = await self.up(await self.asleep())
+        self.sql(f"DELETE FROM users WHERE id = '{machine.user_id}'")
+        self.assertEqual(self.sql("SELECT * FROM awake"), [])
 
 
 class PostgresSessionsTests(sessions_suite.SessionsContract, ContractCase):
