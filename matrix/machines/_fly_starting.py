@@ -141,4 +141,4 @@ class Starting:
             sight.outdated.pop(self._id, None)
         was = was or latest(found.events).was or MachineState.STOPPED
         address = Address(host=found.private_ip, port=found.port or self._wanted.port)
-        return Started(address, boot_id(found, machine.boot_id, was), was)
+        return Started(address, boot_id(found, machine.boot_id, was), was, found.volume_id)

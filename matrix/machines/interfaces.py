@@ -36,6 +36,8 @@ class Started:
     boot_id: str
     was: MachineState
     """The state it was found in: suspended, stopped, running, or provisioning (first boot)."""
+    volume_id: str | None = None
+    """Where its data are, as far as that is told: another host has another copy."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,10 @@ class Rousing:
         starting = fleet.provider.start(replace(machine, state=prior), fleet.environment(machine))
         started: Started = await fleet.ask(fleet.row(machine), starting)
         machine = await fleet.directory.change(
-            machine, address=started.address, boot_id=started.boot_id
+            machine,
+            address=started.address,
+            boot_id=started.boot_id,
+            volume_id=started.volume_id or machine.volume_id,
         )
         start_s = clock.seconds() - began
         route.enter("waiting")

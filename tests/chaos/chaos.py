@@ -14,7 +14,7 @@ from matrix.testing.wire import run
 from tests.chaos import audit
 from tests.chaos.disturber import Disturber, Pace
 from tests.chaos.site import Site
-from tests.chaos.tally import Outages, Refused, Tally
+from tests.chaos.tally import Outages, Refused, Tally, Wrong
 from tests.chaos.user import HUNG, LOST, User
 
 IDLE = 5.0
@@ -93,15 +93,17 @@ class Chaos:
     async def _until_answered(self, user: User, deadline: float) -> None:
         while True:
             try:
-                self.tally.note("afterwards", await asyncio.wait_for(user.look(), HUNG))
-                return
+                outcome = await asyncio.wait_for(user.look(), HUNG)
             except Refused as error:
                 last: Exception = error
                 self.tally.note("afterwards", str(error))
             except (*LOST, TimeoutError) as error:
                 last = error
-            except Exception as error:
-                self.tally.fault("afterwards", "WRONG", f"{user.name}: {error!r}")
+            except Wrong as error:
+                self.tally.fault("afterwards", "WRONG", f"{user.name}: {error}")
+                return
+            else:
+                self.tally.note("afterwards", outcome)
                 return
             if time.monotonic() > deadline:
                 self.tally.fault("afterwards", "SHUT OUT", f"{user.name}: {last!r}")
@@ -116,8 +118,9 @@ class Chaos:
                 break
             time.sleep(1.0)
         self.tally.faults.extend(found)
-        self.misdeeds, lines = audit.misdeeds(self.site.journals())
-        self.tally.faults.extend(lines)
+        misdeeds = audit.misdeeds(self.site.journals(), IDLE)
+        self.misdeeds = misdeeds.count
+        self.tally.faults.extend(misdeeds.faults)
         self.tally.faults.extend(f"process {pid} is left over" for pid in self.site.orphans())
         self.calls.update(self.site.fly.calls()["by_action"])
 

@@ -31,6 +31,12 @@ GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 """What poll(2) says of a connection whose other end is closed, be it that its last bytes are
 still unread."""
 
+FROZEN = "frozen under way"
+"""What is written down of work that somebody still waited for."""
+
+PULSE = 0.25
+"""Seconds between two notes of the time, which stop when we are stopped."""
+
 WEBSOCKET_MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 
@@ -89,14 +95,20 @@ class Machine:
         with open(self._journal, "a", encoding="ascii") as file:
             file.write(json.dumps(line) + "\n")
 
-    def thawed(self) -> None:
-        """It was suspended until now: whatever still has somebody at its other end was frozen
-        while it was in use."""
-        for connection in list(self.connections):
-            work = connection.work
-            if work and not connection.is_gone():
-                silent = round(time.monotonic() - connection.moved_at, 2)
-                self.journal("frozen in use", work=work, silent=silent)
+    def watch(self) -> None:
+        """Look each time that the host lets us go on: whatever still has somebody at its other
+        end was frozen while it was under way."""
+        while True:
+            alive_at = time.monotonic()
+            if signal.sigtimedwait({signal.SIGCONT}, PULSE) is not None:
+                for connection in list(self.connections):
+                    self._examine(connection, alive_at)
+
+    def _examine(self, connection: Connection, alive_at: float) -> None:
+        if (work := connection.work) and not connection.is_gone():
+            silent = max(0.0, round(alive_at - connection.moved_at, 2))
+            is_stream = connection.is_stream
+            self.journal(FROZEN, work=work, is_stream=is_stream, silent=silent)
 
 
 class Connection:
@@ -109,6 +121,7 @@ class Connection:
         """What is being done for somebody."""
         self.moved_at = 0.0
         """When bytes last went either way, by the monotonic clock."""
+        self.is_stream = False
         self._unread = b""
 
     def is_gone(self) -> bool:
@@ -124,7 +137,7 @@ class Connection:
             while (request := self._request()) is not None:
                 if not self._answer(request):
                     break
-                self.work = ""
+                self.work, self.is_stream = "", False
         except (OSError, EOFError):
             pass  # the router closed it, as it may
         finally:
@@ -239,6 +252,7 @@ class Connection:
             return self._whole(request, b"0")
 
     def _events(self, request: Request) -> bool:
+        self.is_stream = True
         kind, framing = "Content-Type: text/event-stream", "Transfer-Encoding: chunked"
         self._begin(request, "200 OK", kind, framing)
         for number in range(request.number("count")):
@@ -250,6 +264,7 @@ class Connection:
 
     def _websocket(self, request: Request) -> bool:
         """Says whose it is, then echoes (RFC 6455); no message is longer than 64 KB."""
+        self.is_stream = True
         key = request.fields["sec-websocket-key"].encode()
         accept = base64.b64encode(hashlib.sha1(key + WEBSOCKET_MAGIC).digest()).decode()
         lines = ("Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Accept: {accept}")
@@ -289,9 +304,7 @@ def main(host: str, port: int, data: str) -> None:
     machine = Machine(data)
     listener = socket.create_server((host, port), backlog=128)
     threading.Thread(target=serve, args=(listener, machine), daemon=True).start()
-    while True:
-        signal.sigwait({signal.SIGCONT})
-        machine.thawed()
+    machine.watch()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,10 @@ RIGHT = "2xx"
 CUT = "cut by a kill"
 AWAY = "refused, its router away"
 
+EARLY = 1.5
+"""Seconds by which a stream may seem to have been silent for less than the machine's idle time:
+a router's clock for use is a coarse one, and its news takes a while on a busy host."""
+
 KILL_SHOWS = 2.0
 """Seconds within which a client notices, on a busy host, that its router was killed."""
 

@@ -17,17 +17,13 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from matrix.testing.wire import Answer, Wire
 from tests.chaos.machine import content
 from tests.chaos.site import Router
-from tests.chaos.tally import AWAY, CUT, RIGHT, Broken, Outages, Refused, Tally, Wrong
+from tests.chaos.tally import AWAY, CUT, EARLY, RIGHT, Broken, Outages, Refused, Tally, Wrong
 
 LOST = (OSError, h11.RemoteProtocolError, EOFError, Broken)
 """How a connection's end shows."""
 
 HUNG = 60.0
 """Seconds for any one thing: more than the limits of wake and answer together."""
-
-EARLY = 1.5
-"""Seconds by which a stream may seem to have been silent for less than the machine's idle time:
-a router's clock for use is a coarse one, and its news takes a while on a busy host."""
 
 WELL_FORMED = {503: "1013", 504: "1014"}
 SERVICE_RESTART = 1012
@@ -259,7 +255,7 @@ class User:
         except InvalidStatus as error:
             answer = error.response
             headers = {name.lower(): value for name, value in answer.headers.raw_items()}
-            self._check(answer.status_code, headers, answer.body or b"", nonce)
+            self._check(answer.status_code, headers, bytes(answer.body or b""), nonce)
             raise Wrong(f"a WebSocket that is answered {answer.status_code}") from None
         except InvalidHandshake as error:
             raise Broken(repr(error)) from None

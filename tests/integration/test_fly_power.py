@@ -72,7 +72,7 @@ class CallsTests(Case):
         machine, first = await self.booted()
         self.forget_calls()
         found = await self.provider.start(replace(machine, state=MachineState.RUNNING), TOKEN)
-        self.assertEqual(found, Started(first.address, first.boot_id, MachineState.RUNNING))
+        self.assertEqual(found, replace(first, was=MachineState.RUNNING))
         self.assertEqual(self.calls(), ["machines.get"])
 
     async def test_what_was_never_made_costs_nothing(self) -> None:
@@ -155,12 +155,14 @@ class StartTests(Case):
         await self.provider.start(machine, TOKEN)
         await self.until(machine, "started")
 
-    async def test_another_host_is_another_address(self) -> None:
+    async def test_another_host_is_another_address_and_another_volume(self) -> None:
         machine, first = await self.asleep()
         self.tuning.set("migration", "1")
         started = await self.provider.start(machine, TOKEN)
         self.assertNotEqual(started.address, first.address)
         self.assertEqual(started.address.host, self.record(machine).private_ip)
+        self.assertNotEqual(started.volume_id, first.volume_id)
+        self.assertEqual(started.volume_id, self.record(machine).volume)
 
 
 class RestTests(Case):
