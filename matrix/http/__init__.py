@@ -7,7 +7,7 @@ from matrix.http._forwarded import TrustedProxies
 from matrix.http._heads import RequestHead
 from matrix.http._hold import Hold
 from matrix.http._limits import Limits
-from matrix.http._probe import probe
+from matrix.http._probe import Health, examine, probe
 from matrix.http._relay import Relay
 from matrix.http._rules import HeaderRules, Rules, has_trace
 from matrix.http._server import ServerConnection
@@ -37,6 +37,7 @@ __all__ = [
     "Handler",
     "HeaderList",
     "HeaderRules",
+    "Health",
     "Hold",
     "Keeper",
     "Limits",
@@ -52,6 +53,7 @@ __all__ = [
     "accept_key",
     "close_frame",
     "error_headers",
+    "examine",
     "has_trace",
     "probe",
     "problem",

@@ -150,7 +150,7 @@ class FlyClient:
 
     async def wait(self, app: str, machine: FlyMachine, state: str, seconds: float) -> FlyWait:
         """
-        Return once the machine is in a state.
+        Return once the machine is in a state, or in one of several with commas between.
 
         @param seconds: how long to wait, brought into the range that Fly accepts.
         @raise FlyError: C{not-reached}: it is not, yet.
@@ -158,7 +158,7 @@ class FlyClient:
         least, most = WAIT_RANGE
         timeout = min(max(round(seconds), least), most)
         query = {"state": state, "timeout": str(timeout)}
-        if state in ("stopped", "suspended"):  # a must, say Fly's guides
+        if "stopped" in state or "suspended" in state:  # a must, say Fly's guides
             query |= {"version": machine.instance_id, "instance_id": machine.instance_id}
         call = Call(
             Action.WAIT, "GET", f"{_machine(app, machine.id)}/wait", machine.id,

@@ -8,11 +8,13 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock, gatherResults
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from matrix.machines._fly import FlyClient
 from matrix.machines._fly_boots import boot_id
+from matrix.machines._fly_following import MOVED_AFTER, until_down, until_up
 from matrix.machines._fly_making import Making
 from matrix.machines._fly_patience import Patience
 from matrix.machines._fly_plans import USER_KEY, FlyPlans
@@ -58,8 +60,7 @@ class FlyProvider:
     """
 
     name = "fly"
-    look_interval = 2.0
-    """A start that fails is rare, and each look is a call to Fly."""
+    moves = True
 
     def __init__(
         self,
@@ -142,6 +143,19 @@ class FlyProvider:
             return False
         async with self._turn(stray.user_id) as patience:
             return await discard(self._client, stray, patience)
+
+    async def follow(self, machine: Machine, up: bool) -> Observed:
+        """By Fly's waits; a look when there is something to be seen. See L{IProvider}."""
+        if not up:
+            if await until_up(self._sight, self._clock, machine):
+                return Observed(MachineState.RUNNING)
+            return await self.inspect(machine)
+        await deferLater(self._clock, MOVED_AFTER)
+        seen = await self.inspect(machine)
+        if seen.state is MachineState.RUNNING and seen.address == machine.address:
+            await until_down(self._sight, self._clock, machine)
+            seen = await self.inspect(machine)
+        return seen
 
     def watch(self, died: Callable[[UserId], None]) -> None:
         """Fly tells nobody: whoever inspects a machine sees it."""

@@ -22,6 +22,17 @@ _FROZEN = frozenset({MachineState.SUSPENDING, MachineState.SUSPENDED})
 _CHANGEABLE = frozenset({"created", "stopped", "failed"})
 """States in which another config costs no memory."""
 
+_PASSES: Mapping[str, str] = {
+    "stopping": "stopped",
+    "suspending": "suspended",
+    "replacing": "stopped",
+    "updating": "stopped,started",
+}
+"""States in which Fly may refuse a start, and those that they lead to."""
+
+PASSING_SECONDS = 5.0
+"""For one wait for that; then it is looked at again."""
+
 _WAS: Mapping[str, MachineState] = {
     "created": MachineState.PROVISIONING,
     "suspended": MachineState.SUSPENDED,
@@ -62,6 +73,7 @@ class Starting:
                 await self._change(found)
         was = await self._begin()
         while True:
+            # The address as it is from here on: it may be another host's by the start itself.
             found = await self._sight.look(self._machine, self._patience, is_there=True)
             if found.kind != "resting":
                 return self._started(found, was)
@@ -82,7 +94,8 @@ class Starting:
             except FlyError as error:
                 if await self._began_all_the_same(error):
                     return None
-                await self._patience.pause(error)
+                if not await self._passed(error):
+                    await self._patience.pause(error)
             else:
                 return _WAS.get(before, MachineState.STOPPED)
 
@@ -102,6 +115,25 @@ class Starting:
             return False
         found = await self._sight.look(self._machine, self._patience)
         return found.state in ("starting", "started")
+
+    async def _passed(self, error: FlyError) -> bool:
+        """
+        Wait for the end of what is in a start's way, if that can be waited for; a start each
+        quarter of a second would come to no more, and is soon one too many for Fly. Whether it
+        was.
+        """
+        if error.reason not in ("in-transition", "replacing"):
+            return False
+        found = await self._sight.look(self._machine, self._patience)
+        wanted = _PASSES.get(found.state)
+        if wanted is None:
+            return False
+        seconds = min(PASSING_SECONDS, self._patience.left)
+        try:
+            await self._client.wait(self._app, found, wanted, seconds)
+        except FlyError as refusal:
+            return refusal.reason == "not-reached"
+        return True
 
     # its config
 

@@ -47,6 +47,9 @@ STEP_SECONDS = (0.001, 0.1)
 LOCK_SECONDS = 0.02
 """Between two attempts at a lock that another process has."""
 
+LOOK_SECONDS = 0.1
+"""Between two looks at a machine that runs and does not answer yet."""
+
 FREEZE_SECONDS = 5.0
 """A process in an uninterruptible system call stops when that call returns."""
 
@@ -73,7 +76,7 @@ class LocalProvider:
     """
 
     name = "local"
-    look_interval = 0.0
+    moves = False
     _log = Logger()
 
     def __init__(
@@ -190,6 +193,12 @@ class LocalProvider:
     async def discard(self, stray: Stray) -> bool:
         """There are none. See L{IProvider}."""
         return False
+
+    async def follow(self, machine: Machine, up: bool) -> Observed:
+        """Once they are started its processes run; whether they still do is looked at often."""
+        if up:
+            await deferLater(self._reactor, LOOK_SECONDS)
+        return await self.inspect(machine)
 
     def watch(self, died: Callable[[UserId], None]) -> None:
         """C{died} is called in the reactor, at once."""

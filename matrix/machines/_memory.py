@@ -24,6 +24,9 @@ from matrix.machines.interfaces import (
 )
 from matrix.model import Address, Machine, MachineState, Stray, UserId
 
+LOOK_SECONDS = 0.05
+"""Between two looks at a machine that is coming up."""
+
 _ASLEEP_OR_UP = frozenset({MachineState.RUNNING, MachineState.SUSPENDED})
 
 
@@ -75,7 +78,7 @@ class MemoryProvider:
     """
 
     name = "memory"
-    look_interval = 0.0
+    moves = False
 
     def __init__(
         self,
@@ -186,6 +189,11 @@ class MemoryProvider:
         await self._pass("discard", stray.user_id or UserId(""))
         self.fleet.others.pop(stray.id, None)
         return True
+
+    async def follow(self, machine: Machine, up: bool) -> Observed:
+        """See L{IProvider}."""
+        await deferLater(self._clock, LOOK_SECONDS)
+        return await self.inspect(machine)
 
     def watch(self, died: Callable[[UserId], None]) -> None:
         """See L{IProvider}."""

@@ -102,8 +102,9 @@ class IProvider(Interface):
 
     name: str = Attribute("The provider's name in the directory, such as C{local}.")
 
-    look_interval: float = Attribute(
-        "Seconds between two looks (L{inspect}) at a machine that is coming up."
+    moves: bool = Attribute(
+        "Whether an address may become another machine's without our doing: then it counts only"
+        " after a look at the machine."
     )
 
     async def provision(machine: Machine, environment: Mapping[str, str], keep: Keep) -> str:
@@ -148,6 +149,16 @@ class IProvider(Interface):
         and no machine has it.
 
         @return: whether it is gone, or about to be.
+        """
+
+    async def follow(machine: Machine, up: bool) -> Observed:
+        """
+        Wait for news of a machine that was started and does not answer yet: that its processes
+        run now, or that they will not. May take minutes; cancel it to hear no more. What is not
+        told again (C{address}) is as it was.
+
+        @param up: whether it is known to run, so that only another state, or another address, is
+            news; when there is none for long, it returns all the same.
         """
 
     def watch(died: Callable[[UserId], None]) -> None:

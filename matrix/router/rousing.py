@@ -158,7 +158,7 @@ class Rousing:
         while not await probe(backend, PROBE_TIMEOUT):
             if clock.seconds() > self._deadline:
                 await self._not_ready(machine, backend)
-            if clock.seconds() - looked_at >= fleet.provider.look_interval:
+            if clock.seconds() - looked_at >= 1.0:
                 await self._check_alive(machine, backend)
                 looked_at = clock.seconds()
             await deferLater(clock, PROBE_INTERVAL)

@@ -155,6 +155,29 @@ class ProviderContract(_Case):
         assert len({each.boot_id for each in results}) == 5
         assert len({each.address for each in results}) == 5
 
+    # Following
+
+    async def test_what_was_started_is_heard_of(self) -> None:
+        machine, started = await self.booted()
+        seen = await self.provider.follow(replace(machine, address=started.address), False)
+        assert seen.state is MachineState.RUNNING
+        assert seen.address in (None, started.address)
+
+    async def test_who_follows_a_machine_hears_of_its_end(self) -> None:
+        machine, started = await self.booted()
+        machine = replace(machine, address=started.address)
+        following = Deferred.fromCoroutine(self.provider.follow(machine, True))
+        await self.successor().stop(machine)
+        seen = await following
+        if seen.state is MachineState.RUNNING:  # it was looked at just before
+            seen = await self.provider.follow(machine, True)
+        assert seen.state is MachineState.STOPPED
+
+    async def test_who_follows_what_is_gone_hears_so(self) -> None:
+        machine, _ = await self.booted()
+        await self.provider.destroy(machine)
+        assert (await self.provider.follow(machine, True)).state is MachineState.LOST
+
     # Suspending
 
     async def test_a_resume_keeps_the_boot(self) -> None:

@@ -3,11 +3,15 @@
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from matrix.http import probe
+from matrix.http import Health, examine, probe
 from matrix.testing.relayed import IDLE_TIME, Relayed
 from matrix.testing.served import GET, read_answer
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+RESTORING = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n"
+    b"Matrix-Machine: restoring; done=10; total=20\r\nContent-Length: 0\r\n\r\n"
+)
 
 
 class PoolTests(SynchronousTestCase):
@@ -143,6 +147,30 @@ class ProbeTests(SynchronousTestCase):
             self.assertIsNotNone(relayed.backend.take(), "kept for the first request")
             relayed.wait(5)
             self.assertFalse(relayed.machine.aborted)
+
+    def test_a_machine_that_restores_serves_nobody_yet(self) -> None:
+        relayed = Relayed()
+        asked = Deferred.fromCoroutine(examine(relayed.backend, 1.0))
+        relayed.machine.receive(RESTORING)
+        self.assertEqual(self.successResultOf(asked), Health(b"restoring; done=10; total=20"))
+        self.assertIsNone(relayed.backend.take(), "no request goes to it")
+        asked_again = self.probe(relayed)
+        relayed.machine.receive(RESTORING)
+        self.assertFalse(self.successResultOf(asked_again))
+
+    def test_only_a_503_can_say_that_it_restores(self) -> None:
+        relayed = Relayed()
+        asked = self.probe(relayed)
+        relayed.machine.receive(RESTORING.replace(b"503", b"200"))
+        self.assertTrue(self.successResultOf(asked))
+
+    def test_the_connection_is_told_of_before_the_answer(self) -> None:
+        relayed, told = Relayed(), []
+        asked = Deferred.fromCoroutine(examine(relayed.backend, 1.0, lambda: told.append(1)))
+        self.assertEqual(told, [1])
+        self.assertNoResult(asked)
+        relayed.machine.receive(OK)
+        self.assertEqual(self.successResultOf(asked), Health())
 
     def test_until_close(self) -> None:
         relayed = Relayed()

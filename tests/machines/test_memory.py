@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -19,7 +20,7 @@ class MemoryContractTests(TellsDeaths, TestCase):
         self.provider = self.successor()
 
     def successor(self) -> MemoryProvider:
-        return MemoryProvider(Clock(), fleet=self.fleet)
+        return MemoryProvider(reactor, fleet=self.fleet)  # type: ignore[arg-type]
 
     async def kill(self, machine: Machine) -> None:
         self.fleet.die(machine.user_id)
