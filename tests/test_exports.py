@@ -136,6 +136,8 @@ EXPORTS = {
         "MemoryProvider",
         "Observed",
         "ProviderError",
+        "Recall",
+        "Recalled",
         "Sighted",
         "Started",
         "SurveyPage",

@@ -5,12 +5,14 @@ from matrix.machines._fly_provider import FlyProvider
 from matrix.machines._local import LocalProvider
 from matrix.machines._memory import MemoryFleet, MemoryProvider
 from matrix.machines._open import fly_plans, open_provider
+from matrix.machines._recall import Recall
 from matrix.machines.interfaces import (
     IProvider,
     Keep,
     MachineGone,
     Observed,
     ProviderError,
+    Recalled,
     Sighted,
     Started,
     SurveyPage,
@@ -36,6 +38,8 @@ __all__ = [
     "MemoryProvider",
     "Observed",
     "ProviderError",
+    "Recall",
+    "Recalled",
     "Sighted",
     "Started",
     "SurveyPage",

@@ -23,6 +23,7 @@ from matrix.machines._fly_sight import Sight
 from matrix.machines._fly_starting import Starting
 from matrix.machines._fly_survey import discard, survey
 from matrix.machines._fly_types import FlyMachine
+from matrix.machines._recall import Recall
 from matrix.machines.interfaces import (
     IProvider,
     Keep,
@@ -99,11 +100,16 @@ class FlyProvider:
             wanted = self._plans.wanted(machine.user_id, environment, machine.region)
             return await Starting(self._sight, patience, machine, wanted).run()
 
-    async def suspend(self, machine: Machine) -> None:
+    @property
+    def sleeps(self) -> bool:
+        """See L{IProvider}. The template says it."""
+        return self._plans.on_idle != "off"
+
+    async def suspend(self, machine: Machine, recall: Recall | None = None) -> None:
         """Suspend it, or stop it if the template says so. See L{IProvider}."""
         if machine.machine_id is not None:
             async with self._turn(machine.user_id) as patience:
-                await Resting(self._sight, patience, machine).suspend()
+                await Resting(self._sight, patience, machine, recall).suspend()
 
     async def stop(self, machine: Machine) -> None:
         """See L{IProvider}."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from twisted.logger import Logger
@@ -12,11 +13,14 @@ from matrix.machines._fly_patience import Patience
 from matrix.machines._fly_plans import USER_KEY, volume_name
 from matrix.machines._fly_sight import Sight, identified
 from matrix.machines._fly_types import FlyMachine
-from matrix.machines.interfaces import MachineGone, ProviderError
+from matrix.machines._recall import Recall
+from matrix.machines.interfaces import MachineGone, ProviderError, Recalled
 from matrix.model import Machine
 
 SUSPEND_TRIES = 3
 """As often as Fly may refuse to suspend a machine that runs, before it is stopped instead."""
+
+NEVER = "auto_stop_machines is off in the template: machines are never put to sleep"
 
 _RESTS = frozenset({"created", "stopped", "suspended", "failed", "destroyed"})
 _ON_ITS_WAY = {"suspended": "suspending", "stopped": "stopping"}
@@ -30,7 +34,10 @@ Ask = Callable[[str, str], Awaitable[None]]
 class Resting:
     """One attempt to bring one machine to rest."""
 
-    def __init__(self, sight: Sight, patience: Patience, machine: Machine) -> None:
+    def __init__(
+        self, sight: Sight, patience: Patience, machine: Machine, recall: Recall | None = None
+    ) -> None:
+        self._recall = recall or Recall()
         self._sight = sight
         self._client = sight.client
         self._patience = patience
@@ -43,11 +50,12 @@ class Resting:
         Suspend it, or stop it where the template or Fly will not have it suspended. One with
         an outdated config is stopped too, and gets the present one.
 
+        @raise Recalled: it is wanted, and runs on.
         @raise ProviderError: it runs on.
         """
         on_idle = self._sight.plans.on_idle
         if on_idle == "off":
-            return
+            raise ProviderError(NEVER)
         if self._id in self._sight.outdated:
             await self._renew()
         elif on_idle == "stop" or not await self._rest(self._client.suspend, "suspended"):
@@ -86,6 +94,8 @@ class Resting:
     async def _renew(self) -> None:
         wanted = self._sight.outdated.pop(self._id)
         await self.stop()
+        if self._recall.asked:
+            return
         found = await self._sight.look(self._machine, self._patience)
         if found.state != "stopped" or found.volume_id is None:
             return
@@ -100,12 +110,15 @@ class Resting:
 
     async def _rest(self, ask: Ask, wanted: str) -> bool:
         """
-        Whether it rests now, in the state that is wanted or in another; if not, Fly refuses
-        to bring it there.
+        Whether it rests now, in the state that is wanted or in another, or is about to and
+        wanted already; if not, Fly refuses to bring it there.
+
+        @raise Recalled: it was wanted before Fly was asked, or had agreed.
         """
         version = self._sight.versions.get(self._id)
         tries = 0
         while True:
+            self._recall.check()
             try:
                 await ask(self._app, self._id)
                 break
@@ -124,8 +137,10 @@ class Resting:
                     tries += found.state == "started" and error.verdict is not Verdict.AMBIGUOUS
                     if tries >= SUSPEND_TRIES:
                         return False
-                await self._patience.pause(error)
-        await self._verify(wanted, version)
+                await self._recall.unless_asked(self._patience.pause(error))
+        self._recall.begin()
+        with suppress(Recalled):  # a start interrupts it
+            await self._recall.unless_asked(self._verify(wanted, version))
         self._sight.forget(self._id)
         return True
 

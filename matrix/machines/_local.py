@@ -18,6 +18,7 @@ from matrix.errors import ConfigurationError
 from matrix.machines._boot import boot
 from matrix.machines._command import Command
 from matrix.machines._home import Home, Record, passable
+from matrix.machines._recall import Recall
 from matrix.machines._residents import Residents
 from matrix.machines._turns import Turns, shielded
 from matrix.machines._uids import Uids, usable_uids
@@ -77,6 +78,7 @@ class LocalProvider:
 
     name = "local"
     moves = False
+    sleeps = True
     _log = Logger()
 
     def __init__(
@@ -145,19 +147,27 @@ class LocalProvider:
 
         return await self._alone(machine.user_id, run)
 
-    async def suspend(self, machine: Machine) -> None:
+    async def suspend(self, machine: Machine, recall: Recall | None = None) -> None:
         """SIGSTOP to all its processes, until each is seen stopped."""
+        calling_off = recall or Recall()
 
         async def freeze(home: Home, _: int) -> None:
+            calling_off.check()
             record, residents, was = await self._in_thread(_look, home)
             if was is MachineState.STOPPED:
                 return
-            if not await self._until(residents.freeze, FREEZE_SECONDS):
+            if not await self._until(
+                lambda: calling_off.asked or residents.freeze(), FREEZE_SECONDS
+            ):
                 await self._in_thread(residents.thaw)
                 raise ProviderError(
                     f"machine {record.machine_id} did not freeze within {FREEZE_SECONDS:.0f} s",
                     retry_after=FREEZE_SECONDS,
                 )
+            if calling_off.asked:
+                await self._in_thread(residents.thaw)
+                calling_off.check()
+            calling_off.begin()
             await self._attend(home)
 
         await self._unless_gone(machine.user_id, freeze)

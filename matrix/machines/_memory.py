@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -12,12 +13,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
+from matrix.machines._recall import Recall
 from matrix.machines.interfaces import (
     IProvider,
     Keep,
     MachineGone,
     Observed,
     ProviderError,
+    Recalled,
     Sighted,
     Started,
     SurveyPage,
@@ -74,11 +77,13 @@ class MemoryProvider:
     A provider without processes.
 
     C{delays} (method name to seconds, changeable at any time) says how long each call
-    takes; L{fail} makes coming calls fail; C{calls} lists what was asked, in order.
+    takes, and C{suspending} how long a machine is on its way to sleep after C{suspend};
+    L{fail} makes coming calls fail; C{calls} lists what was asked, in order.
     """
 
     name = "memory"
     moves = False
+    sleeps = True
 
     def __init__(
         self,
@@ -135,13 +140,20 @@ class MemoryProvider:
         finally:
             turn.release()
 
-    async def suspend(self, machine: Machine) -> None:
+    async def suspend(self, machine: Machine, recall: Recall | None = None) -> None:
         """See L{IProvider}."""
+        recall = recall or Recall()
         turn = await self._turn("suspend", machine.user_id)
-        found = self.fleet.machines.get(machine.user_id)
-        if found is not None and found.state is MachineState.RUNNING:
-            found.state = MachineState.SUSPENDED
-        turn.release()
+        try:
+            recall.check()
+            found = self.fleet.machines.get(machine.user_id)
+            if found is not None and found.state is MachineState.RUNNING:
+                found.state = MachineState.SUSPENDED
+                recall.begin()
+                with suppress(Recalled):
+                    await recall.unless_asked(self._takes("suspending"))
+        finally:
+            turn.release()
 
     async def stop(self, machine: Machine) -> None:
         """See L{IProvider}."""
@@ -226,7 +238,10 @@ class MemoryProvider:
 
     async def _pass(self, method: str, user_id: UserId) -> None:
         self.calls.append((method, user_id))
-        if self.delays.get(method):
-            await deferLater(self._clock, self.delays[method])
+        await self._takes(method)
         if self._failures[method]:
             raise self._failures[method].pop(0)
+
+    async def _takes(self, name: str) -> None:
+        if self.delays.get(name):
+            await deferLater(self._clock, self.delays[name])

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from zope.interface import Attribute, Interface
 
 from matrix.model import Address, Machine, MachineState, Stray, UserId
+
+if TYPE_CHECKING:
+    from matrix.machines._recall import Recall
 
 
 class ProviderError(Exception):
@@ -26,6 +29,10 @@ class ProviderError(Exception):
 
 class MachineGone(ProviderError):
     """The provider knows no such machine: it is lost."""
+
+
+class Recalled(ProviderError):
+    """The machine was to be suspended, and is wanted: it runs on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +114,10 @@ class IProvider(Interface):
         " after a look at the machine."
     )
 
+    sleeps: bool = Attribute(
+        "Whether machines are ever put to sleep. If not, L{suspend} is not to be asked for."
+    )
+
     async def provision(machine: Machine, environment: Mapping[str, str], keep: Keep) -> str:
         """
         Make the user's machine with its data place, not started. Returns its machine id; the
@@ -125,8 +136,15 @@ class IProvider(Interface):
         @raise MachineGone: there is no such machine (any more).
         """
 
-    async def suspend(machine: Machine) -> None:
-        """Freeze it, memory kept. Suspending what does not run succeeds."""
+    async def suspend(machine: Machine, recall: Recall | None = None) -> None:
+        """
+        Freeze it, memory kept, and see that it is. Suspending what does not run succeeds.
+
+        @param recall: with which it may be called off. Once that is begun this may end before
+            the machine sleeps, and a start at any moment, also by another provider of the same
+            machines, brings it back, however long it would have taken to suspend.
+        @raise Recalled: it was called off in time.
+        """
 
     async def stop(machine: Machine) -> None:
         """End its processes, politely first. Its data stay."""

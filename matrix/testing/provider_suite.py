@@ -12,7 +12,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from zope.interface.verify import verifyObject
 
 from matrix.directory._rows import check_changes
-from matrix.machines.interfaces import IProvider, MachineGone, ProviderError, Started
+from matrix.machines._recall import Recall
+from matrix.machines.interfaces import IProvider, MachineGone, ProviderError, Recalled, Started
 from matrix.model import Machine, MachineState, UserId, user_id
 
 if TYPE_CHECKING:
@@ -199,6 +200,40 @@ class ProviderContract(_Case):
         await self.provider.stop(machine)
         await self.provider.suspend(machine)
         assert await self.state(machine) is MachineState.STOPPED
+
+    # Calling it off
+
+    async def test_what_is_called_off_in_time_runs_on(self) -> None:
+        machine, first = await self.booted()
+        recall = Recall()
+        recall.ask()
+        try:
+            await self.provider.suspend(machine, recall)
+        except Recalled:
+            pass
+        else:
+            raise self.failureException("Recalled was not raised")
+        assert not recall.begun
+        again = await self.provider.start(machine, self.environment)
+        assert again == Started(first.address, first.boot_id, MachineState.RUNNING)
+
+    async def test_once_begun_a_start_brings_it_back(self) -> None:
+        machine, first = await self.booted()
+        recall = Recall(lambda: recall.ask())
+        await self.provider.suspend(machine, recall)
+        assert recall.begun
+        machine = replace(machine, state=MachineState.SUSPENDING)
+        again = await self.provider.start(machine, self.environment)
+        assert again == Started(first.address, first.boot_id, MachineState.SUSPENDED)
+        assert await self.state(machine) is MachineState.RUNNING
+
+    async def test_nobody_need_call_it_off(self) -> None:
+        machine, _ = await self.booted()
+        recall = Recall()
+        await self.provider.suspend(machine, recall)
+        assert recall.begun
+        assert await self.state(machine) is MachineState.SUSPENDED
+        await self.provider.suspend(machine, Recall())
 
     # Ending
 

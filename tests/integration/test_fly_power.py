@@ -204,7 +204,9 @@ class RestTests(Case):
     async def test_a_template_that_says_off(self) -> None:
         self.change('auto_stop_machines = "suspend"', 'auto_stop_machines = "off"')
         machine, _ = await self.booted()
-        await self.provider.suspend(machine)
+        self.assertFalse(self.provider.sleeps)
+        refusal = await self.fails(self.provider.suspend(machine))
+        self.assertIn("auto_stop_machines is off", refusal)
         self.assertEqual(self.record(machine).state, "started")
 
     def change(self, old: str, new: str) -> None:
