@@ -22,6 +22,7 @@ from matrix.directory.interfaces import (
     UnknownUser,
     Upkeep,
 )
+from matrix.directory.wakes import Found, IWakes, Past
 
 __all__ = [
     "Chore",
@@ -29,6 +30,7 @@ __all__ = [
     "EmbeddedPostgres",
     "Erasing",
     "FleetWaking",
+    "Found",
     "IAwake",
     "IBusy",
     "IDirectory",
@@ -41,7 +43,9 @@ __all__ = [
     "IStrays",
     "ITickets",
     "IUpkeep",
+    "IWakes",
     "MemoryDirectory",
+    "Past",
     "PostgresDirectory",
     "Spell",
     "StaleRow",

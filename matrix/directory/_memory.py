@@ -24,6 +24,7 @@ from matrix.directory._memory_sign_ins import MemorySignIns
 from matrix.directory._memory_snapshots import MemorySnapshots
 from matrix.directory._memory_tickets import MemoryTickets
 from matrix.directory._memory_upkeep import MemoryUpkeep
+from matrix.directory._memory_wakes import MemoryWakes
 from matrix.directory._rows import check_changes
 from matrix.directory._watchers import Watchers
 from matrix.directory.interfaces import (
@@ -76,6 +77,7 @@ class MemoryDirectory:
         self.duties = MemoryDuties(clock, self._reach)
         self.paces = MemoryPaces(clock, self._reach)
         self.upkeep = MemoryUpkeep(clock, self._reach)
+        self.wakes = MemoryWakes(clock, self)
         self.busy = MemoryBusy(clock, self._reach, self._is_active, self._note_busy)
         self._lost_at: float | None = None
         self.calls = 0

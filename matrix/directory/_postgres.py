@@ -28,6 +28,7 @@ from matrix.directory._sign_ins import PostgresSignIns
 from matrix.directory._snapshots import PostgresSnapshots
 from matrix.directory._tickets import PostgresTickets
 from matrix.directory._upkeep import PostgresUpkeep
+from matrix.directory._wakes import PostgresWakes
 from matrix.directory._watchers import Watchers
 from matrix.directory.interfaces import Erasing, IDirectory, StaleRow, UnknownUser, Watcher
 from matrix.model import Event, Machine, User, UserId, UserState
@@ -59,6 +60,7 @@ class PostgresDirectory:
         self.duties = PostgresDuties(pool)
         self.paces = PostgresPaces(pool)
         self.upkeep = PostgresUpkeep(pool)
+        self.wakes = PostgresWakes(pool)
 
     async def close(self) -> None:
         """Close all connections; calls under way fail."""

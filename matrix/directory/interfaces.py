@@ -10,6 +10,7 @@ from matrix.directory._isnapshots import ISnapshots
 from matrix.directory._upkeep_contract import Chore, Erasing, IUpkeep, Upkeep
 from matrix.directory.awake import IAwake
 from matrix.directory.housekeeping import IDuties, IPaces, IRoll, IStrays
+from matrix.directory.wakes import IWakes
 from matrix.model import (
     AccessChange,
     Busy,
@@ -244,6 +245,7 @@ class IDirectory(Interface):
     duties: IDuties = Attribute("What is done by one router at a time.")
     paces: IPaces = Attribute("How often all routers together may do something.")
     upkeep: IUpkeep = Attribute("What is due for users' snapshots.")
+    wakes: IWakes = Attribute("What a wake asks for, at once.")
 
     async def user(user_id: UserId) -> User | None:
         """The user, or C{None} if never seen."""

@@ -20,6 +20,7 @@ from matrix.testing import (
     snapshots_suite,
     tickets_suite,
     upkeep_suite,
+    wakes_suite,
 )
 
 
@@ -137,6 +138,16 @@ class MemoryBusyTests(busy_suite.BusyContract, MemoryCase):
         await self.raises(DirectoryUnavailable, self.busy.hold(who, "indexing", 1.0, 1.0))
         await self.raises(DirectoryUnavailable, self.busy.end(who))
         await self.raises(DirectoryUnavailable, self.busy.of([who]))
+
+
+class MemoryWakesTests(wakes_suite.WakesContract, MemoryCase):
+    """Every test of the contract of wakes, without a reactor's turn."""
+
+    async def test_an_outage(self) -> None:
+        machine = await self.somebody()
+        self.memory.lose()
+        await self.raises(DirectoryUnavailable, self.wakes.find(machine.user_id))
+        await self.raises(DirectoryUnavailable, self.wakes.change(machine, "wake", "x", {}))
 
 
 class MemoryAwakeTests(awake_suite.AwakeContract, MemoryCase):

@@ -22,6 +22,7 @@ from matrix.testing import (
     snapshots_suite,
     tickets_suite,
     upkeep_suite,
+    wakes_suite,
 )
 
 
@@ -68,6 +69,10 @@ class ContractCase(directory_suite.DirectoryCase, DatabaseCase):
 
 class PostgresContractTests(directory_suite.DirectoryContract, ContractCase):
     """Every test of the contract."""
+
+
+class PostgresWakesTests(wakes_suite.WakesContract, ContractCase):
+    """Every test of the contract of wakes."""
 
 
 class PostgresAwakeTests(awake_suite.AwakeContract, ContractCase):
