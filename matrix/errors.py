@@ -165,6 +165,14 @@ class UnknownMethod(MatrixError):
     title = "There is no such request method"
 
 
+class Unsupported(MatrixError):
+    """This installation lacks what the call needs; the text says what to install or to set."""
+
+    status = 501
+    slug = "unsupported"
+    title = "Not possible here"
+
+
 class BadGateway(MatrixError):
     """The machine broke the protocol, or died while answering."""
 

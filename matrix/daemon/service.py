@@ -16,10 +16,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
+from matrix.daemon.briefing import Briefing
 from matrix.daemon.events import HEARTBEAT, Events
 from matrix.daemon.feed import Feed
 from matrix.daemon.files import Files
 from matrix.daemon.site import site
+from matrix.daemon.snapshots import Snapshots, lacking
+from matrix.daemon.volume import Volume
 from matrix.daemon.watch import Watch
 from matrix.daemon.watcher import Watcher
 from matrix.daemon.workspace import Workspace
@@ -40,10 +43,16 @@ class MachineDaemon(Daemon):
     """
 
     def __init__(
-        self, reactor: Any, data: Path, token: str, listeners: Sequence[socket.socket]
+        self,
+        reactor: Any,
+        data: Path,
+        token: str,
+        listeners: Sequence[socket.socket],
+        briefing: Briefing | None,
     ) -> None:
         """
         @param listeners: bound already.
+        @param briefing: where snapshots go, if there are any.
         @raise ConfigurationError: the directory or the system's limits will not do.
         """
         super().__init__(reactor)
@@ -62,16 +71,25 @@ class MachineDaemon(Daemon):
 
         self._workspace = Workspace(os.fsencode(data), in_thread, told=watch)
         self._watcher = Watcher(watch, self._feed.publish, reactor.callFromThread)
+        self._snapshots: Snapshots | None = None
+        missing = lacking(briefing)
+        if briefing is not None and missing is None:
+            volume = Volume(data)
+            volume.make()
+            self._snapshots = Snapshots(reactor, volume, briefing)
         handler = site(
             token,
             Files(self._workspace),
             Events(self._feed, reactor.callLater),
             lambda: self._watcher.state,
+            self._snapshots.runs if self._snapshots is not None else missing or "",
         )
         self._factory = ServerFactory(handler, self._wheel)
 
     async def start(self) -> None:
         self._pool.start()
+        if self._snapshots is not None:
+            self._snapshots.start()
         self._watcher.start()
         self._wheel.start()
         self._pulse.start(HEARTBEAT, now=False).addErrback(_pulse_broken)
@@ -88,6 +106,8 @@ class MachineDaemon(Daemon):
         self._feed.end()
         if self._pulse.running:
             self._pulse.stop()
+        if self._snapshots is not None:
+            self._snapshots.stop()
         self._watcher.stop()
         self._pool.stop()
         self._workspace.close()

@@ -11,6 +11,7 @@ from twisted.application.service import IService
 from twisted.python.usage import Options as BaseOptions
 from twisted.python.usage import UsageError
 
+from matrix.daemon.briefing import Briefing
 from matrix.errors import ConfigurationError
 
 TOKEN = "MATRIX_MACHINE_TOKEN"  # noqa: S105 -- the variable's name
@@ -59,12 +60,13 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     # Out of the environment before anything else runs: no child process is to inherit it.
     token = os.environ.pop(TOKEN, "")
     try:
-        return _composed(options, reactor, token)
+        briefing = Briefing.taken_from(os.environ)
+        return _composed(options, reactor, token, briefing)
     except ConfigurationError as error:
         raise SystemExit(f"twistd matrix-daemon: {error}") from None
 
 
-def _composed(options: Options, reactor: Any, token: str) -> IService:
+def _composed(options: Options, reactor: Any, token: str, briefing: Briefing | None) -> IService:
     # Only now, so that --help stays fast.
     from matrix.daemon.service import MachineDaemon
     from matrix.net import bind, event_loop, parse_listen
@@ -73,4 +75,5 @@ def _composed(options: Options, reactor: Any, token: str) -> IService:
         raise ConfigurationError(f"{TOKEN} is not set: give this machine a token")
     event_loop(reactor)
     listeners = bind(parse_listen(options["listen"]))
-    return MachineDaemon(reactor, Path(options["data"]).absolute(), token, listeners)
+    data = Path(options["data"]).absolute()
+    return MachineDaemon(reactor, data, token, listeners, briefing)

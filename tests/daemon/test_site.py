@@ -44,6 +44,7 @@ class SiteCase(SynchronousTestCase):
             Files(workspace),
             Events(Feed(), Clock().callLater),
             lambda: self.watching,
+            "there are no snapshots here",
         )
 
     def call(self, method: str, path: str, headers: dict[str, str] | None = None) -> FakeExchange:

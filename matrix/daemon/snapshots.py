@@ -1,0 +1,54 @@
+"""A machine's snapshots: the parts that take and read them, with threads of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+
+from matrix.daemon.asking import Router
+from matrix.daemon.backup import Backups
+from matrix.daemon.briefing import Briefing
+from matrix.daemon.restic import PROGRAM, Restic, is_installed
+from matrix.daemon.runs import Runs
+from matrix.daemon.volume import Volume
+
+THREADS = 5
+"""One for a snapshot that is taken, the others for people who look into old ones. What waits
+for restic must not keep the workspace waiting, so these are not its threads."""
+
+
+def lacking(briefing: Briefing | None) -> str | None:
+    """What this machine lacks for snapshots, in one sentence; C{None} if nothing."""
+    if briefing is None:
+        return "this machine was given no repository for snapshots: MATRIX_RESTIC_REPOSITORY"
+    if not is_installed():
+        return f"this machine has no {PROGRAM}: install it in the machine's image"
+    return None
+
+
+class Snapshots:
+    """What there is for them; L{start} it before, and L{stop} it after."""
+
+    def __init__(self, reactor: Any, volume: Volume, briefing: Briefing) -> None:
+        self._reactor = reactor
+        self._pool = ThreadPool(0, THREADS, name="snapshots")
+        self.restic = Restic(briefing, volume)
+        self.router = Router(briefing)
+        backups = Backups(volume, self.restic, self.router, briefing.user)
+        self.runs = Runs(backups, self.in_thread, reactor)
+
+    def in_thread(self, *call: Any) -> Deferred[Any]:
+        """Call a function that blocks."""
+        return deferToThreadPool(self._reactor, self._pool, *call)
+
+    def start(self) -> None:
+        """Be ready for work."""
+        self._pool.start()
+
+    def stop(self) -> None:
+        """End what runs: a snapshot broken off is simply taken again."""
+        self.restic.stop()
+        self._pool.stop()
