@@ -204,6 +204,15 @@ class Machine:
     """Why the machine is C{failed} or C{lost}, for the operator."""
     provision_step: str | None = None
     """How far its making has come, in the provider's words; C{None} before the first step."""
+    size: str | None = None
+    """How large it is, in the provider's words; C{None} for as large as others are."""
+    former_machine_id: str | None = None
+    """What the user had before this machine was made elsewhere: kept until the new one answers,
+    never started meanwhile, and deleted then."""
+    former_volume_id: str | None = None
+    """As C{former_machine_id}."""
+    stranded_at: datetime | None = None
+    """Since when it cannot be started where it is, if it cannot."""
 
 
 class SnapshotStatus(StrEnum):

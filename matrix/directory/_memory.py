@@ -22,6 +22,7 @@ from matrix.directory._memory_housekeeping import (
 from matrix.directory._memory_sessions import MemorySessions
 from matrix.directory._memory_sign_ins import MemorySignIns
 from matrix.directory._memory_snapshots import MemorySnapshots
+from matrix.directory._memory_stock import MemoryStock
 from matrix.directory._memory_tickets import MemoryTickets
 from matrix.directory._memory_upkeep import MemoryUpkeep
 from matrix.directory._memory_wakes import MemoryWakes
@@ -79,6 +80,7 @@ class MemoryDirectory:
         self.upkeep = MemoryUpkeep(clock, self._reach)
         self.wakes = MemoryWakes(clock, self)
         self.busy = MemoryBusy(clock, self._reach, self._is_active, self._note_busy)
+        self.stock = MemoryStock(clock, self._reach, self._present, self._changed)
         self._lost_at: float | None = None
         self.calls = 0
         """How many awaitable methods were called: what must stay still on the warm path."""
@@ -179,12 +181,7 @@ class MemoryDirectory:
         """See L{IDirectory.change}."""
         self._reach()
         check_changes(fields)
-        present = self._machines.get(machine.user_id)
-        if present is None or present.generation != machine.generation:
-            raise StaleRow(f"the machine of {machine.user_id} changed since it was read")
-        changed = replace(present, generation=present.generation + 1, **fields)  # type: ignore[arg-type]
-        self._write(changed)
-        return changed
+        return self._changed(machine, fields)
 
     async def touch(self, last_active: Mapping[UserId, float]) -> None:
         """See L{IDirectory.touch}."""
@@ -233,6 +230,19 @@ class MemoryDirectory:
             if not used or max(used) > earliest:
                 self._write(replace(machine, generation=machine.generation + 1))
         self._record(busy.user_id, "busy", busy.reason, {"seconds": seconds})
+
+    def _present(self, machine: Machine) -> Machine:
+        """The row as it is. @raise StaleRow: it is not as it was read."""
+        present = self._machines.get(machine.user_id)
+        if present is None or present.generation != machine.generation:
+            raise StaleRow(f"the machine of {machine.user_id} changed since it was read")
+        return present
+
+    def _changed(self, machine: Machine, fields: Mapping[str, object]) -> Machine:
+        present = self._present(machine)
+        changed = replace(present, generation=present.generation + 1, **fields)  # type: ignore[arg-type]
+        self._write(changed)
+        return changed
 
     def _write(self, machine: Machine) -> None:
         self.awake.changed(self._machines.get(machine.user_id), machine)

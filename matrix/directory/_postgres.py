@@ -26,6 +26,7 @@ from matrix.directory._rows import Row, check_changes, to_column, to_event, to_m
 from matrix.directory._sessions import PostgresSessions
 from matrix.directory._sign_ins import PostgresSignIns
 from matrix.directory._snapshots import PostgresSnapshots
+from matrix.directory._stock import PostgresStock
 from matrix.directory._tickets import PostgresTickets
 from matrix.directory._upkeep import PostgresUpkeep
 from matrix.directory._wakes import PostgresWakes
@@ -61,6 +62,7 @@ class PostgresDirectory:
         self.paces = PostgresPaces(pool)
         self.upkeep = PostgresUpkeep(pool)
         self.wakes = PostgresWakes(pool)
+        self.stock = PostgresStock(pool)
 
     async def close(self) -> None:
         """Close all connections; calls under way fail."""

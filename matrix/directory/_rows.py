@@ -73,6 +73,10 @@ _CHECKS: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "lease_expires_at": (_instant, "a datetime with a time zone, or None"),
     "state_reason": (_text, "text or None"),
     "provision_step": (_text, "text or None"),
+    "size": (_text, "text or None"),
+    "former_machine_id": (_text, "text or None"),
+    "former_volume_id": (_text, "text or None"),
+    "stranded_at": (_instant, "a datetime with a time zone, or None"),
 }
 
 
@@ -104,7 +108,7 @@ def to_machine(row: Row) -> Machine:
     values = dict(zip(MACHINE_COLUMNS, row, strict=True))
     values["state"] = MachineState(values["state"])
     values["address"] = None if values["address"] is None else Address.parse(values["address"])
-    for name in ("last_active_at", "last_wake_at", "lease_expires_at"):
+    for name in ("last_active_at", "last_wake_at", "lease_expires_at", "stranded_at"):
         values[name] = _utc(values[name])
     return Machine(**values)
 

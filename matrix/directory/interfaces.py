@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from zope.interface import Attribute, Interface
 
 from matrix.directory._isnapshots import ISnapshots
+from matrix.directory._stock_interface import IStock
 from matrix.directory._upkeep_contract import Chore, Erasing, IUpkeep, Upkeep
 from matrix.directory.awake import IAwake
 from matrix.directory.housekeeping import IDuties, IPaces, IRoll, IStrays
@@ -32,6 +33,7 @@ __all__ = [
     "IDirectory",
     "ISessions",
     "ISignIns",
+    "IStock",
     "ITickets",
     "IUpkeep",
     "StaleRow",
@@ -246,6 +248,7 @@ class IDirectory(Interface):
     paces: IPaces = Attribute("How often all routers together may do something.")
     upkeep: IUpkeep = Attribute("What is due for users' snapshots.")
     wakes: IWakes = Attribute("What a wake asks for, at once.")
+    stock: IStock = Attribute("Machines that wait for a user.")
 
     async def user(user_id: UserId) -> User | None:
         """The user, or C{None} if never seen."""

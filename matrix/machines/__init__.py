@@ -15,6 +15,7 @@ from matrix.machines.interfaces import (
     Recalled,
     Sighted,
     Started,
+    Stranded,
     SurveyPage,
 )
 from matrix.machines.lifecycle import (
@@ -42,6 +43,7 @@ __all__ = [
     "Recalled",
     "Sighted",
     "Started",
+    "Stranded",
     "SurveyPage",
     "fly_plans",
     "next_state",

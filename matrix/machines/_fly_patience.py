@@ -18,6 +18,10 @@ second, and the calls' rate is limited anyway."""
 FULL_PAUSE = 2.0
 """Seconds, where a host has no room: it may take minutes until it has."""
 
+FULL_PATIENCE = 20.0
+"""Seconds for which it is waited that a host has room again: after them the user's request, which
+waits up to thirty, may still be answered by a machine elsewhere."""
+
 _Answer = TypeVar("_Answer")
 
 
@@ -30,6 +34,7 @@ class Patience:
         """
         self._clock = clock
         self._deadline = clock.seconds() + seconds
+        self._full_since: float | None = None
 
     @property
     def left(self) -> float:
@@ -40,13 +45,18 @@ class Patience:
         """
         Wait a little before asking again.
 
-        @raise FlyError: C{error}, if no time is left for it.
+        @raise FlyError: C{error}, if no time is left for it, or there has been no room for long.
         """
         full = error.verdict is Verdict.NO_CAPACITY
         seconds = error.retry_after or (FULL_PAUSE if full else PAUSE)
-        if seconds > self.left:
+        if seconds > (self._left_of_full() if full else self.left):
             raise error
         await deferLater(self._clock, seconds)
+
+    def _left_of_full(self) -> float:
+        now = self._clock.seconds()
+        self._full_since = now if self._full_since is None else self._full_since
+        return min(self.left, self._full_since + FULL_PATIENCE - now)
 
     async def sleep(self, seconds: float) -> None:
         """Let time pass, as much as is left."""

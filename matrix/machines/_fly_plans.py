@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from pydantic import ValidationError
+
 from matrix.errors import ConfigurationError
-from matrix.machines._flytoml import Idle, read
+from matrix.machines._flytoml import Idle, Vm, read
 from matrix.machines._plan import MachinePlan, plan
 from matrix.machines._template import Value, fill
 from matrix.model import UserId
@@ -25,6 +27,9 @@ USER_KEY, CONFIG_KEY = "matrix_user", "matrix_config"
 
 REDACTED = "redacted"
 """In place of secrets where people may look."""
+
+STOCK_KEY = "matrix_stock"
+"""Metadata of a machine without a user, instead of whose it is: its place in stock."""
 
 _NOBODY = UserId("00000000-0000-4000-8000-000000000000")
 
@@ -39,16 +44,37 @@ class FlyPlace:
     """Those that may be used, the best first."""
     image: str
     template: Path = TEMPLATE
+    sizes: tuple[str, ...] = ()
+    """Those that are tried where there is no room for the template's, as SIZE:MEMORY."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What one user's machine is to be like."""
+    """What one user's machine is to be like, or one in stock."""
 
     user_id: UserId
+    """Whose it is, or its place in stock."""
     text: str = field(repr=False)
     """The template, filled in; holds secrets."""
     plan: MachinePlan = field(repr=False)
+    size: str | None = None
+    """As SIZE:MEMORY; the template's if C{None}."""
+    is_stock: bool = False
+
+    @property
+    def owner(self) -> dict[str, str]:
+        """The metadata that say whose it is."""
+        return {STOCK_KEY if self.is_stock else USER_KEY: self.user_id}
+
+    @property
+    def machine_name(self) -> str:
+        """Unique in its app, so that none is made twice."""
+        return _name("s-" if self.is_stock else "u-", self.user_id)
+
+    @property
+    def volume_name(self) -> str:
+        """By which a volume is found of which only its making is known."""
+        return _name("s_" if self.is_stock else "u_", self.user_id)
 
     @property
     def region(self) -> str:
@@ -59,17 +85,25 @@ class Wanted:
         """The one on which the machine listens."""
         return self.plan.port
 
-    def volume(self) -> dict[str, Any]:
-        """The body that makes its volume."""
-        name = volume_name(self.user_id)
-        return replace(self.plan.volume, name=name).request(self.plan.region, self.plan.guest)
+    def volume(self, source_id: str | None = None) -> dict[str, Any]:
+        """
+        The body that makes its volume.
+
+        @param source_id: of the volume whose data it is to have.
+        """
+        named = replace(self.plan.volume, name=self.volume_name)
+        body = named.request(self.plan.region, self.plan.guest)
+        if source_id is not None:
+            del body["size_gb"]  # as large as that one has grown to be
+            body["source_volume_id"] = source_id
+        return body
 
     def config(self, volume_id: str) -> dict[str, Any]:
         """The whole machine config, which says whose it is and what it was made from."""
         config = self.plan.config(volume_id)
         [mount] = config["mounts"]
-        config["mounts"] = [mount | {"name": volume_name(self.user_id)}]
-        config["metadata"] = {**config["metadata"], USER_KEY: self.user_id}
+        config["mounts"] = [mount | {"name": self.volume_name}]
+        config["metadata"] = {**config["metadata"], **self.owner}
         config["metadata"][CONFIG_KEY] = _digest(config)
         return config
 
@@ -92,20 +126,36 @@ class FlyPlans:
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
             raise ConfigurationError(f"MATRIX_FLY_TEMPLATE: {place.template}: {reason}") from None
-        usual = self.wanted(_NOBODY, {"MATRIX_MACHINE_TOKEN": REDACTED}).plan
-        self.on_idle: Idle = usual.on_idle
-        """What becomes of machines that nobody uses."""
+        self._guests = {size: _guest(size) for size in place.sizes}
+        usual = self.stock(_NOBODY)
         self.port = usual.port
         """The one on which machines listen."""
+        self.made_of = _digest(usual.config(""))
+        """What machines are made of now, all that is one user's left aside."""
+        self._usual = usual.plan
+
+    def on_idle(self, size: str | None) -> Idle:
+        """What becomes of machines of a size when nobody uses them."""
+        return self._sized(self._usual, size).on_idle
+
+    def stock(self, place_id: UserId, region: str | None = None, size: str | None = None) -> Wanted:
+        """What a machine without a user is to be like. It holds no secret, and is never started."""
+        wanted = self.wanted(place_id, {"MATRIX_MACHINE_TOKEN": REDACTED}, region, size)
+        return replace(wanted, is_stock=True)
 
     def wanted(
-        self, user_id: UserId, environment: Mapping[str, str], region: str | None = None
+        self,
+        user_id: UserId,
+        environment: Mapping[str, str],
+        region: str | None = None,
+        size: str | None = None,
     ) -> Wanted:
         """
         What a user's machine is to be like.
 
         @param environment: what its processes get besides what the template says.
         @param region: the first of those that may be used by default.
+        @param size: as SIZE:MEMORY, instead of the template's.
         @raise ConfigurationError: the template does not fit.
         """
         place = self.place
@@ -118,24 +168,39 @@ class FlyPlans:
         }
         source = str(place.template)
         text = fill(self._template, values, source)
-        return Wanted(user_id, text, plan(read(text, source)).with_environment(environment))
+        found = plan(read(text, source)).with_environment(environment)
+        return Wanted(user_id, text, self._sized(found, size), size)
+
+    def _sized(self, found: MachinePlan, size: str | None) -> MachinePlan:
+        if size is None:
+            return found
+        # A machine keeps a size that is in the settings no more.
+        return found.with_guest(self._guests.get(size) or _guest(size))
 
 
 def volume_name(user_id: UserId) -> str:
-    """
-    The name of a user's volume. Fly has at most 30 characters of C{[a-z0-9_]} (facts/fly.md
-    section 7), so the id is written in base 32.
-    """
-    return f"u_{_base32(user_id)}"
+    """The name of a user's volume."""
+    return _name("u_", user_id)
 
 
 def machine_name(user_id: UserId) -> str:
-    """The name of a user's machine: unique in its app, so that none is made twice."""
-    return f"u-{_base32(user_id)}"
+    """The name of a user's first machine."""
+    return _name("u-", user_id)
 
 
-def _base32(user_id: UserId) -> str:
-    return base64.b32encode(UUID(user_id).bytes).decode().rstrip("=").lower()
+def _name(kind: str, user_id: UserId) -> str:
+    # Fly has at most 30 characters of [a-z0-9_] for a volume's (facts/fly.md section 7).
+    return kind + base64.b32encode(UUID(user_id).bytes).decode().rstrip("=").lower()
+
+
+def _guest(size: str) -> dict[str, Any]:
+    """@raise ConfigurationError: there are no machines of this size."""
+    name, _, memory = size.partition(":")
+    try:
+        return Vm.model_validate({"size": name, "memory": memory}).guest()
+    except ValueError as error:  # pydantic's own tells of each field
+        text = str(error).splitlines()[-1 if isinstance(error, ValidationError) else 0].strip()
+        raise ConfigurationError(f"MATRIX_FLY_SIZES: {size}: {text}") from None
 
 
 def _digest(config: Mapping[str, Any]) -> str:

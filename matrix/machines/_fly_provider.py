@@ -14,15 +14,18 @@ from zope.interface import implementer
 
 from matrix.machines._fly import FlyClient
 from matrix.machines._fly_boots import boot_id
+from matrix.machines._fly_errors import FlyError, Verdict
 from matrix.machines._fly_following import MOVED_AFTER, until_down, until_up
 from matrix.machines._fly_making import Making
+from matrix.machines._fly_moving import Moving
 from matrix.machines._fly_patience import Patience
-from matrix.machines._fly_plans import USER_KEY, FlyPlans
+from matrix.machines._fly_plans import USER_KEY, FlyPlans, Wanted
 from matrix.machines._fly_resting import Resting, remove
 from matrix.machines._fly_sight import Sight
 from matrix.machines._fly_starting import Starting
 from matrix.machines._fly_survey import discard, survey
 from matrix.machines._fly_types import FlyMachine
+from matrix.machines._fly_volumes import Ledger
 from matrix.machines._recall import Recall
 from matrix.machines.interfaces import (
     IProvider,
@@ -31,6 +34,7 @@ from matrix.machines.interfaces import (
     Observed,
     ProviderError,
     Started,
+    Stranded,
     SurveyPage,
 )
 from matrix.model import Address, Machine, MachineState, Stray, UserId
@@ -88,22 +92,43 @@ class FlyProvider:
     async def provision(self, machine: Machine, environment: Mapping[str, str], keep: Keep) -> str:
         """Make volume and machine, or find them. See L{IProvider}."""
         async with self._turn(machine.user_id) as patience:
-            making = Making(self._client, self._plans, patience, machine, environment, keep)
+            making = self._making(self._ledger(machine, keep), environment, patience)
             machine_id = await making.run()
             if machine_id != machine.machine_id:
                 self._sight.born(machine_id)
             return machine_id
 
+    async def relocate(
+        self, machine: Machine, environment: Mapping[str, str], keep: Keep, fresh: bool
+    ) -> str:
+        """With a copy of its volume, or an empty one. See L{IProvider}."""
+        async with self._turn(machine.user_id) as patience:
+            ledger = self._ledger(machine, keep)
+            await Moving(self._sight, patience, ledger).begin(fresh)
+            machine_id = await self._making(ledger, environment, patience).run()
+            self._sight.born(machine_id)
+            return machine_id
+
+    async def confirm(self, machine: Machine, keep: Keep) -> bool:
+        """Nobody starts what it deletes, so it takes no turn. See L{IProvider}."""
+        patience = Patience(self._clock, self._seconds)
+        return await Moving(self._sight, patience, self._ledger(machine, keep)).end()
+
     async def start(self, machine: Machine, environment: Mapping[str, str]) -> Started:
         """Start or resume it. See L{IProvider}."""
         async with self._turn(machine.user_id) as patience:
-            wanted = self._plans.wanted(machine.user_id, environment, machine.region)
-            return await Starting(self._sight, patience, machine, wanted).run()
+            wanted = self._plans.wanted(machine.user_id, environment, machine.region, machine.size)
+            try:
+                return await Starting(self._sight, patience, machine, wanted).run()
+            except FlyError as error:
+                if error.verdict is Verdict.NO_CAPACITY:
+                    raise Stranded(str(error), can_copy=True) from error
+                raise
 
     @property
     def sleeps(self) -> bool:
         """See L{IProvider}. The template says it."""
-        return self._plans.on_idle != "off"
+        return self._plans.on_idle(None) != "off"
 
     async def suspend(self, machine: Machine, recall: Recall | None = None) -> None:
         """Suspend it, or stop it if the template says so. See L{IProvider}."""
@@ -195,6 +220,17 @@ class FlyProvider:
 
     def _patience(self) -> Patience:
         return Patience(self._clock, self._seconds)
+
+    def _ledger(self, machine: Machine, keep: Keep) -> Ledger:
+        return Ledger(machine, keep, self._sight.app(machine))
+
+    def _making(self, ledger: Ledger, environment: Mapping[str, str], patience: Patience) -> Making:
+        user_id, plans = ledger.row.user_id, self._plans
+
+        def wanted_at(region: str | None, size: str | None) -> Wanted:
+            return plans.wanted(user_id, environment, region, size)
+
+        return Making(self._client, plans.place, patience, ledger, wanted_at)
 
     @asynccontextmanager
     async def _turn(self, user_id: UserId) -> AsyncIterator[Patience]:

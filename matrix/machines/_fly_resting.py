@@ -53,7 +53,7 @@ class Resting:
         @raise Recalled: it is wanted, and runs on.
         @raise ProviderError: it runs on.
         """
-        on_idle = self._sight.plans.on_idle
+        on_idle = self._sight.plans.on_idle(self._machine.size)
         if on_idle == "off":
             raise ProviderError(NEVER)
         if self._id in self._sight.outdated:
@@ -195,11 +195,12 @@ async def remove(sight: Sight, patience: Patience, machine: Machine) -> None:
             return  # there is no app
         raise
     ids = {each.id for each in found if each.kind != "gone"}
+    theirs = {machine.volume_id, machine.former_volume_id, *(each.volume_id for each in found)}
     for machine_id in sorted(ids | ({machine.machine_id} if machine.machine_id else set())):
         await Resting(sight, patience, _with(machine, machine_id)).destroy()
     name = volume_name(machine.user_id)
     for volume in volumes:
-        if volume.name == name or volume.id == machine.volume_id:
+        if volume.name == name or volume.id in theirs:
             await _delete(sight, patience, app, volume.id)
 
 

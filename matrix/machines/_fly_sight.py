@@ -9,7 +9,7 @@ from matrix.machines._fly_errors import FlyError
 from matrix.machines._fly_patience import Patience
 from matrix.machines._fly_plans import FlyPlans, Wanted
 from matrix.machines._fly_types import FlyMachine
-from matrix.machines.interfaces import MachineGone, ProviderError
+from matrix.machines.interfaces import MachineGone, Stranded
 from matrix.model import Machine
 
 NEWBORN = 10.0
@@ -66,7 +66,7 @@ class Sight:
 
         @param is_there: whether Fly has just said so.
         @raise MachineGone: there is none.
-        @raise ProviderError: its host does not answer, so that nothing is known.
+        @raise Stranded: its host does not answer, so that nothing is known.
         """
         machine_id = identified(machine)
         while True:
@@ -85,7 +85,7 @@ class Sight:
                 raise self.gone(machine)
             if not found.is_reachable:
                 text = f"the host of Fly machine {machine_id} cannot be reached"
-                raise ProviderError(text, retry_after=UNREACHABLE_AGAIN)
+                raise Stranded(text, can_copy=False, retry_after=UNREACHABLE_AGAIN)
             return found
 
     def gone(self, machine: Machine) -> MachineGone:

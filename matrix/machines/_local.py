@@ -131,6 +131,20 @@ class LocalProvider:
             except MachineGone:
                 continue  # destroyed while we waited for our turn
 
+    async def relocate(
+        self, machine: Machine, environment: Mapping[str, str], keep: Keep, fresh: bool
+    ) -> str:
+        """
+        There is no other place. See L{IProvider}.
+
+        @raise ProviderError: always.
+        """
+        raise ProviderError("machines of this host cannot be moved: there is one place for all")
+
+    async def confirm(self, machine: Machine, keep: Keep) -> bool:
+        """Nothing was moved. See L{IProvider}."""
+        return True
+
     async def start(self, machine: Machine, environment: Mapping[str, str]) -> Started:
         """Boot, thaw, or adopt what runs."""
 

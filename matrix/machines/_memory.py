@@ -123,6 +123,29 @@ class MemoryProvider:
         finally:
             turn.release()
 
+    async def relocate(
+        self, machine: Machine, environment: Mapping[str, str], keep: Keep, fresh: bool
+    ) -> str:
+        """See L{IProvider}."""
+        turn = await self._turn("relocate", machine.user_id)
+        try:
+            self.fleet.made += 1
+            machine_id = f"memory-{self.fleet.made}"
+            await keep(former_machine_id=machine.machine_id, machine_id=machine_id)
+            self.fleet.machines[machine.user_id] = MemoryMachine(machine_id)
+            return machine_id
+        finally:
+            turn.release()
+
+    async def confirm(self, machine: Machine, keep: Keep) -> bool:
+        """See L{IProvider}."""
+        turn = await self._turn("confirm", machine.user_id)
+        try:
+            await keep(former_machine_id=None, former_volume_id=None)
+            return True
+        finally:
+            turn.release()
+
     async def start(self, machine: Machine, environment: Mapping[str, str]) -> Started:
         """See L{IProvider}."""
         turn = await self._turn("start", machine.user_id)

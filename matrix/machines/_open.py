@@ -63,4 +63,5 @@ def fly_plans(settings: Settings) -> FlyPlans:
             "what machines are made of, and where"
         )
     template = settings.fly_template or TEMPLATE
-    return FlyPlans(FlyPlace(settings.fly_org, app, regions, image, template))
+    sizes = settings.fly_spare_sizes
+    return FlyPlans(FlyPlace(settings.fly_org, app, regions, image, template, sizes))

@@ -52,9 +52,14 @@ class MachinePlan:
     app: str
     region: str
     volume: VolumePlan
-    on_idle: Idle
-    """What the router does with it when nobody uses it."""
+    _when_idle: Idle
     _config: Mapping[str, Any]
+
+    @property
+    def on_idle(self) -> Idle:
+        """What the router does with it when nobody uses it."""
+        large = self.guest["memory_mb"] > SUSPEND_MEMORY_MAX or self._config.get("init")
+        return "stop" if self._when_idle == "suspend" and large else self._when_idle
 
     @property
     def guest(self) -> Mapping[str, Any]:
@@ -67,6 +72,10 @@ class MachinePlan:
         """The one on which it listens."""
         [service] = self._config["services"]
         return int(service["internal_port"])
+
+    def with_guest(self, guest: Mapping[str, Any]) -> MachinePlan:
+        """The same, in another size."""
+        return replace(self, _config={**self._config, "guest": dict(guest)})
 
     def with_environment(self, environment: Mapping[str, str]) -> MachinePlan:
         """The same, its processes told of more."""
@@ -82,15 +91,11 @@ class MachinePlan:
 def plan(toml: FlyToml) -> MachinePlan:
     """The machine that the file describes."""
     service, mount = toml.http_service, toml.mounts
-    guest = toml.vm.guest()
-    on_idle = service.auto_stop_machines
-    if on_idle == "suspend" and (guest["memory_mb"] > SUSPEND_MEMORY_MAX or toml.swap_size_mb):
-        on_idle = "stop"
     config: dict[str, Any] = {
         "image": toml.build.image,
         "env": {"PRIMARY_REGION": toml.primary_region, "FLY_PROCESS_GROUP": "app", **toml.env},
         "init": {"swap_size_mb": toml.swap_size_mb} if toml.swap_size_mb else None,
-        "guest": guest,
+        "guest": toml.vm.guest(),
         "mounts": [_mount(mount)],
         "services": [_service(service)],
         "checks": {
@@ -109,7 +114,8 @@ def plan(toml: FlyToml) -> MachinePlan:
     volume = VolumePlan(
         mount.source, mount.initial_size, mount.snapshot_retention, mount.scheduled_snapshots
     )
-    return MachinePlan(toml.app, toml.primary_region, volume, on_idle, _told(config))
+    idle = service.auto_stop_machines
+    return MachinePlan(toml.app, toml.primary_region, volume, idle, _told(config))
 
 
 def _mount(mount: Mount) -> dict[str, Any]:

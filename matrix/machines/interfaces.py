@@ -35,6 +35,18 @@ class Recalled(ProviderError):
     """The machine was to be suspended, and is wanted: it runs on."""
 
 
+class Stranded(ProviderError):
+    """
+    It cannot be started where it is, nor soon: its host has no room, or does not answer. It may
+    be moved (L{IProvider.relocate}).
+    """
+
+    def __init__(self, text: str, *, can_copy: bool, retry_after: float | None = None) -> None:
+        """@param can_copy: whether its data can be had for another place."""
+        super().__init__(text, retry_after=retry_after)
+        self.can_copy = can_copy
+
+
 @dataclass(frozen=True, slots=True)
 class Started:
     """A machine whose processes run (it need not answer yet)."""
@@ -125,6 +137,27 @@ class IProvider(Interface):
 
         @param environment: as for L{start}.
         @param keep: writes down what a later attempt needs, each thing as soon as it is known.
+        @raise Stranded: its data place is there, but no machine can be made beside it.
+        """
+
+    async def relocate(
+        machine: Machine, environment: Mapping[str, str], keep: Keep, fresh: bool
+    ) -> str:
+        """
+        Make the user another machine somewhere else, not started, beside the one that cannot be
+        started. Returns its machine id, which was kept. The former machine and data place stay in
+        the row (C{former_machine_id}, C{former_volume_id}) until L{confirm}. What was interrupted
+        is taken up by L{provision}.
+
+        @param fresh: with an empty data place, instead of a copy of what there is.
+        @raise Stranded: its data cannot be copied.
+        """
+
+    async def confirm(machine: Machine, keep: Keep) -> bool:
+        """
+        Delete what the row still has of before the machine was moved, since the new one answers.
+
+        @return: whether nothing of it is left; if not, ask again in a while.
         """
 
     async def start(machine: Machine, environment: Mapping[str, str]) -> Started:
@@ -134,6 +167,7 @@ class IProvider(Interface):
         before it was wanted: a hint, which may save a look.
 
         @raise MachineGone: there is no such machine (any more).
+        @raise Stranded: it is there, and cannot be started.
         """
 
     async def suspend(machine: Machine, recall: Recall | None = None) -> None:

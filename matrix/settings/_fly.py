@@ -71,3 +71,8 @@ class FlySettings(BaseSettings):
     def fly_places(self) -> tuple[str, ...]:
         """C{fly_regions}, taken apart."""
         return tuple(words(self.fly_regions))
+
+    @property
+    def fly_spare_sizes(self) -> tuple[str, ...]:
+        """C{fly_sizes}, taken apart."""
+        return tuple(words(self.fly_sizes))

@@ -166,6 +166,10 @@ class DirectoryContract(DirectoryCase):
             "lease_expires_at": NOON + timedelta(days=1),
             "state_reason": "no space left",
             "provision_step": "volume",
+            "size": "shared-cpu-2x:1gb",
+            "former_machine_id": "m-0",
+            "former_volume_id": "v-0",
+            "stranded_at": NOON + timedelta(hours=1),
         }
         everything = {field.name for field in fields(Machine)} - {"user_id", "generation"}
         assert set(new) == everything

@@ -12,7 +12,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool
 
-from matrix.machines import FlyProvider, _fly_making, _fly_patience, _fly_provider
+from matrix.machines import FlyProvider, _fly_patience, _fly_provider, _fly_volumes
 from matrix.machines._fly import FlyClient
 from matrix.machines._fly_http import FlyHttp
 from matrix.machines._fly_plans import TEMPLATE, FlyPlace, FlyPlans
@@ -58,7 +58,8 @@ class FlyMachinesCase(TestCase):
         self.patch(_fly_patience, "PAUSE", 0.03)  # type: ignore[no-untyped-call]
         self.patch(_fly_patience, "FULL_PAUSE", 0.1)  # type: ignore[no-untyped-call]
         self.patch(_fly_provider, "MOVED_AFTER", 0.1)  # type: ignore[no-untyped-call]
-        self.patch(_fly_making, "IN_FLIGHT", 0.3)  # type: ignore[no-untyped-call]
+        self.patch(_fly_volumes, "IN_FLIGHT", 0.3)  # type: ignore[no-untyped-call]
+        self.patch(_fly_volumes, "EXPORT_PAUSE", 0.03)  # type: ignore[no-untyped-call]
         self.tuning = Tuning()
         for name, value in self.TUNING.items():
             self.tuning.set(name, value)

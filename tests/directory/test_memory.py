@@ -18,6 +18,7 @@ from matrix.testing import (
     sessions_suite,
     sign_ins_suite,
     snapshots_suite,
+    stock_suite,
     tickets_suite,
     upkeep_suite,
     wakes_suite,
@@ -163,6 +164,28 @@ class MemoryAwakeTests(awake_suite.AwakeContract, MemoryCase):
             self.awake.of_user(directory_suite.anybody(), 1),
             self.awake.fleet(),
             self.awake.purge(),
+        ):
+            await self.raises(DirectoryUnavailable, call)
+
+
+class MemoryStockTests(stock_suite.StockContract, MemoryCase):
+    """Every test of the stock's contract, without a reactor's turn."""
+
+    async def let_pass(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    async def test_an_outage(self) -> None:
+        place = await self.filled()
+        self.memory.lose()
+        for call in (
+            self.stock.begin("fly", 2, "a", "router"),
+            self.stock.surplus("fly", 0, "a", "router"),
+            self.stock.change(place),
+            self.stock.ready(place),
+            self.stock.drop(place),
+            self.stock.claim(place, "a", "claimed"),
+            self.stock.places("fly"),
+            self.stock.count("fly", "a"),
         ):
             await self.raises(DirectoryUnavailable, call)
 

@@ -20,6 +20,7 @@ from matrix.testing import (
     sessions_suite,
     sign_ins_suite,
     snapshots_suite,
+    stock_suite,
     tickets_suite,
     upkeep_suite,
     wakes_suite,
@@ -117,6 +118,15 @@ class PostgresBusyTests(busy_suite.BusyContract, ContractCase):
             f"{name} = {name} - interval '{seconds} s'" for name in ("since", "until")
         )
         self.sql(f"UPDATE busy SET {earlier}")
+
+
+class PostgresStockTests(stock_suite.StockContract, ContractCase):
+    """Every test of the stock's contract."""
+
+    async def let_pass(self, seconds: float) -> None:
+        columns = ("made_at", "lease_expires_at")
+        earlier = ", ".join(f"{one} = {one} - interval '{seconds} s'" for one in columns)
+        self.sql(f"UPDATE stock SET {earlier}")
 
 
 class PostgresTicketsTests(tickets_suite.TicketsContract, ContractCase):
