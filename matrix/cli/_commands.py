@@ -13,6 +13,7 @@ from matrix.cli._access import sessions, users
 from matrix.cli._machine import machine
 from matrix.cli._output import clear_errors, json_option, show
 from matrix.cli._server import CommandError, Server, locate, user_path
+from matrix.cli._strays import strays
 from matrix.cli._text import details, duration, facts, moment, table
 from matrix.cli._top import top
 
@@ -48,6 +49,7 @@ main.add_command(users)
 main.add_command(sessions)
 main.add_command(machine)
 main.add_command(top)
+main.add_command(strays)
 
 
 @main.command()

@@ -196,6 +196,30 @@ DIRECTORY_STALE_SECONDS = GaugeSeries(
     "For how long changes in the directory may have gone unnoticed; 0 while all is well.",
     merge="max",
 )
+SURVEYS = CounterSeries(
+    "matrix_surveys",
+    "Comparisons of all rows with all that there is at the provider, by outcome: done, partial "
+    "(some regions did not answer), doubtful (so much is missing that nothing was concluded), "
+    "failed (the provider did not answer).",
+    ("outcome",),
+)
+RECONCILED = CounterSeries(
+    "matrix_reconciled",
+    "Rows that were wrong about their machine, by the state before and after.",
+    ("was", "now"),
+)
+STRAYS = GaugeSeries(
+    "matrix_strays",
+    "Machines and volumes at the provider that belong to nobody, as the last survey found.",
+    ("kind",),
+    merge="max",
+)
+STUCK_MACHINES = GaugeSeries(
+    "matrix_stuck_machines",
+    "Machines whose transition at the provider takes longer than any should.",
+    merge="max",
+)
+ROUTES = GaugeSeries("matrix_routes", "Users that this process knows the way to.")
 LOOP_LAG_SECONDS = HistogramSeries(
     "matrix_loop_lag_seconds", "By how much the event loop ran a timer late.", _LAG_BOUNDS
 )
@@ -253,6 +277,11 @@ TABLE: tuple[Series, ...] = (
     RIGHTS_LOST,
     SESSION_CHECKS,
     DIRECTORY_STALE_SECONDS,
+    SURVEYS,
+    RECONCILED,
+    STRAYS,
+    STUCK_MACHINES,
+    ROUTES,
     LOOP_LAG_SECONDS,
     ACCESS_LOG_DROPPED,
     ACCESS_LOG_ERRORS,

@@ -20,7 +20,7 @@ from matrix.router.bonds import Bonds
 from matrix.router.fleet import Fleet
 from matrix.router.idle import Idle, Periodic
 from matrix.router.owners import this_router
-from matrix.router.reconcile import Reconciler
+from matrix.router.rounds import Rounds
 from matrix.router.routes import RouteTable
 from matrix.router.supplies import Supplies
 from matrix.router.told import surroundings
@@ -30,8 +30,6 @@ from matrix.settings import Settings
 UPSTREAM_IDLE = 4.0
 """Seconds an unused connection to a machine is kept: less than the 5 s after which uvicorn
 and Node.js close theirs."""
-RECONCILE_INTERVAL = 60.0
-"""Seconds between two passes over all machines."""
 AWAKE_INTERVAL = 30.0
 """Seconds between two counts of who is awake: about as often as metrics are scraped."""
 PURGE_INTERVAL = 3600.0
@@ -64,8 +62,7 @@ class Engine:
         self.live: Machinery | None = None
         self._lag = LoopLag(reactor, self.registry.histogram(series.LOOP_LAG_SECONDS))
         self._periodic: list[Periodic] = []
-        self._reconciler: Reconciler | None = None
-        self._healing = False
+        self._rounds: Rounds | None = None
 
     # starting
 
@@ -112,22 +109,20 @@ class Engine:
 
     async def reconcile(self) -> None:
         """See to all machines that there are, now and again and again."""
-        assert self.live is not None  # it was started
-        self._reconciler = Reconciler(self.live.fleet, self.live.waker)
-        await self.heal()
-        self._every(RECONCILE_INTERVAL, self.heal)
-        gauges = AwakeGauges(self.live.directory, self.registry)
+        live = self.live
+        assert live is not None  # it was started
+        self._rounds = rounds = Rounds(
+            live.fleet, live.waker, self.routes, self.registry, self.settings
+        )
+        await rounds.begin(self._in_turns)
+        gauges = AwakeGauges(live.directory, self.registry)
         self._every(AWAKE_INTERVAL, gauges.refresh, now=True)
         self._every(PURGE_INTERVAL, self._purge, now=True)
 
     async def heal(self) -> None:
-        """One pass over all machines, unless one is under way."""
-        if self._reconciler is not None and not self._healing:
-            self._healing = True
-            try:
-                await self._reconciler.run()
-            finally:
-                self._healing = False
+        """See to what a process that died has left behind."""
+        if self._rounds is not None:
+            await self._rounds.heal()
 
     async def _purge(self) -> None:
         """Have the directory forget what nobody needs any more."""
@@ -141,6 +136,12 @@ class Engine:
         periodic = Periodic(self.reactor, seconds, work)
         periodic.start(now=now)
         self._periodic.append(periodic)
+
+    def _in_turns(self, seconds: float, work: Callable[[], Awaitable[None]], first: float) -> None:
+        """@param first: seconds before the first time."""
+        periodic = Periodic(self.reactor, seconds, work)
+        self._periodic.append(periodic)
+        periodic.start_in(first)
 
     def _connect(self, address: Address) -> Backend:
         return Backend(
@@ -160,6 +161,7 @@ class Engine:
             return 0.0 if since is None else float(self.reactor.seconds() - since)
 
         registry.watch(series.DIRECTORY_STALE_SECONDS, stale)
+        registry.watch(series.ROUTES, lambda: float(len(self.routes)))
         registry.watch(series.OPEN_CONNECTIONS, lambda: counters.open, "machine")
         registry.watch(series.OPEN_STREAMS, self.routes.requests, "http")
         for kind in ("sse", "websocket"):
@@ -179,6 +181,8 @@ class Engine:
         """Begin nothing new with machines, and give up what is under way."""
         for periodic in self._periodic:
             periodic.stop()
+        if self._rounds is not None:
+            self._rounds.stop()
         self.bonds.stop()
         if self.live is not None:
             await self.live.waker.stop()

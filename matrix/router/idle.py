@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -33,14 +33,21 @@ class Periodic:
         self._loop.clock = clock
         self._seconds = seconds
         self._work = work
+        self._first: IDelayedCall | None = None
         self.failures = 0
 
     def start(self, *, now: bool = False) -> None:
         """Begin, the first time after one interval, or C{now}."""
         self._loop.start(self._seconds, now=now)
 
+    def start_in(self, seconds: float) -> None:
+        """Begin, the first time after so many seconds."""
+        self._first = self._loop.clock.callLater(seconds, self._loop.start, self._seconds)
+
     def stop(self) -> None:
         """End; what is under way goes on."""
+        if self._first is not None and self._first.active():
+            self._first.cancel()
         if self._loop.running:
             self._loop.stop()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -28,6 +27,7 @@ from matrix.router.asking import (
     time_json,
 )
 from matrix.router.awake import AwakeApi
+from matrix.router.strays_api import StraysApi
 
 EVENTS_LIMIT: Final = 50
 """Events in one answer unless asked for otherwise: a screen or two."""
@@ -123,6 +123,7 @@ class InternalApi:
         api.add("POST", "/admin/v1/users/<user>/suspend", self._suspend)
         AccessApi(directory, now).join(api)
         AwakeApi(directory).join(api)
+        StraysApi(directory).join(api)
         self._api = api
 
     def __call__(self, exchange: Exchange) -> None:
@@ -164,17 +165,11 @@ class InternalApi:
 
     async def _count_machines(self) -> dict[str, int] | None:
         """How many machines are in each state; C{None} while the directory cannot say."""
-        counts: Counter[str] = Counter()
-        after: UserId | None = None
         try:
-            while True:
-                page = await self._directory.machines(after, PAGE_LIMIT)
-                counts.update(machine.state.value for machine in page)
-                if len(page) < PAGE_LIMIT:
-                    return dict(sorted(counts.items()))
-                after = page[-1].user_id
+            counts = await self._directory.roll.counts()
         except DirectoryUnavailable:
             return None
+        return dict(sorted((state.value, count) for state, count in counts.items()))
 
     async def _machines(self, exchange: Exchange) -> None:
         query = query_of(exchange.request)

@@ -35,7 +35,9 @@ class Chaos:
         self.left: list[Client] = []
         world.directory.step = self._slow
         world.provider.step = self._slow
-        self.reconciler = Reconciler(world.fleet, world.waker)
+        self.reconciler = Reconciler(
+            world.fleet, world.waker, world.routes, world.registry, idle=10.0
+        )
 
     def _slow(self, name: str, when: str) -> Any:
         return deferLater(self.world.clock, 0.01, lambda: None) if when == "before" else None

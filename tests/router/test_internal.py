@@ -84,6 +84,7 @@ class AccessTests(InternalTestCase):
     PRIVATE = (
         ("GET", "/admin/v1/status"),
         ("GET", "/admin/v1/census"),
+        ("GET", "/admin/v1/strays"),
         ("GET", "/admin/v1/machines"),
         ("GET", "/admin/v1/users/alice"),
         ("GET", "/admin/v1/users/alice/events"),

@@ -41,6 +41,11 @@ PAST = datetime.now(UTC) - timedelta(seconds=1)
 FUTURE = datetime.now(UTC) + timedelta(hours=1)
 
 
+def reconciler_of(world: World) -> Reconciler:
+    """One of this router's."""
+    return Reconciler(world.fleet, world.waker, world.routes, world.registry, idle=10.0)
+
+
 class PairTests(SynchronousTestCase):
     def after(
         self, said: S, seen: S | None, expires: datetime | None = PAST, owner: str = "router:0"
@@ -55,7 +60,7 @@ class PairTests(SynchronousTestCase):
             machines[ALICE].state = seen
         lease = {"lease_owner": owner if expires else None, "lease_expires_at": expires}
         run(world.store.change(world.row(), state=said, **lease))
-        reconciler = Reconciler(world.fleet, world.waker)
+        reconciler = reconciler_of(world)
         result = run(reconciler.run())
         world.turn()
         self.assertEqual(result, [None])
@@ -121,7 +126,7 @@ class PairTests(SynchronousTestCase):
 class PassTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.world = World()
-        self.reconciler = Reconciler(self.world.fleet, self.world.waker)
+        self.reconciler = reconciler_of(self.world)
 
     def test_another_providers_machines_are_not_ours(self) -> None:
         self.world.awake()
