@@ -91,7 +91,9 @@ class MemoryUpkeep:
         """See L{IUpkeep.done}."""
         self._reach()
         row, now = self._rows[user_id], self._now()
-        changes: dict[str, Any] = {"trouble": None, "failures": 0}
+        changes: dict[str, Any] = {}
+        if row.trouble_of in (None, chore):
+            changes = {"trouble": None, "trouble_of": None, "failures": 0}
         match chore:
             case Chore.THIN:
                 changes["mark"] = facts["mark"]
@@ -111,7 +113,8 @@ class MemoryUpkeep:
         """See L{IUpkeep.failed}."""
         self._reach()
         row = self._rows[user_id]
-        row = replace(row, trouble=why, failures=row.failures + 1)
+        failures = row.failures + 1 if row.trouble_of == chore else 1
+        row = replace(row, trouble=why, trouble_of=chore.value, failures=failures)
         return self._end(self._held(row, chore), owner, chore, again)
 
     async def put_off(self, user_id: UserId, owner: str, chore: Chore, again: float) -> bool:

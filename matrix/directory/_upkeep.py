@@ -95,14 +95,21 @@ def ending_statement(chore: Chore, *settings: str) -> Composed:
 
 _CLAIMS = {chore: claim_statement(chore) for chore in Chore}
 _WELL = {
-    chore: ending_statement(chore, "trouble = NULL", "failures = 0", _DONE[chore])
+    chore: ending_statement(
+        chore,
+        "trouble = CASE WHEN trouble_of <> %(chore)s THEN trouble END",
+        "failures = CASE WHEN trouble_of <> %(chore)s THEN failures ELSE 0 END",
+        "trouble_of = nullif(trouble_of, %(chore)s)",
+        _DONE[chore],
+    )
     for chore in Chore
 }
 _BADLY = {
     chore: ending_statement(
         chore,
         "trouble = %(why)s",
-        "failures = failures + 1",
+        "failures = CASE WHEN trouble_of = %(chore)s THEN failures + 1 ELSE 1 END",
+        "trouble_of = %(chore)s",
         *([_HELD[chore]] if chore in _HELD else ()),
     )
     for chore in Chore
@@ -146,13 +153,15 @@ class PostgresUpkeep:
         facts: Mapping[str, object],
     ) -> bool:
         """See L{IUpkeep.done}."""
-        return await self._end(_WELL[chore], user_id, owner, again, facts)
+        told = {"chore": chore.value, **facts}
+        return await self._end(_WELL[chore], user_id, owner, again, told)
 
     async def failed(
         self, user_id: UserId, owner: str, chore: Chore, again: float, why: str
     ) -> bool:
         """See L{IUpkeep.failed}."""
-        return await self._end(_BADLY[chore], user_id, owner, again, {"why": why})
+        told = {"chore": chore.value, "why": why}
+        return await self._end(_BADLY[chore], user_id, owner, again, told)
 
     async def put_off(self, user_id: UserId, owner: str, chore: Chore, again: float) -> bool:
         """See L{IUpkeep.put_off}."""

@@ -46,8 +46,10 @@ class Upkeep:
     is nothing to be done."""
     trouble: str | None = None
     """Why the last attempt at something failed, for the operator."""
+    trouble_of: str | None = None
+    """Of what: a L{Chore}. It is over when that goes well."""
     failures: int = 0
-    """In a row."""
+    """Of that in a row."""
     deleted_at: datetime | None = None
     """When the user was deleted. From then on the repository takes nothing any more."""
     erasing_at: datetime | None = None
@@ -96,7 +98,10 @@ class IUpkeep(Interface):
         """
 
     async def failed(user_id: UserId, owner: str, chore: Chore, again: float, why: str) -> bool:
-        """It did not go well; as L{done}. A drill counts as held all the same."""
+        """
+        It did not go well; as L{done}. A drill counts as held all the same, and of several
+        chores in trouble the last is on record.
+        """
 
     async def put_off(user_id: UserId, owner: str, chore: Chore, again: float) -> bool:
         """It cannot be done now, which is nobody's fault; as L{failed}, but it does not count."""

@@ -229,6 +229,23 @@ ACCESS_LOG_DROPPED = CounterSeries(
 ACCESS_LOG_ERRORS = CounterSeries(
     "matrix_access_log_errors", "Attempts to write the access log that failed."
 )
+UPKEEP = CounterSeries(
+    "matrix_upkeep",
+    "What was done with users' snapshots (thin, scrub, drill, erase), by outcome: done, nothing "
+    "(there was nothing to do), busy (put off), failed.",
+    ("chore", "outcome"),
+)
+UPKEEP_TROUBLED = GaugeSeries(
+    "matrix_upkeep_troubled",
+    "Users with whose snapshots the last attempt at something failed; 100 stands for more.",
+    merge="max",
+)
+DRILL_SECONDS = GaugeSeries(
+    "matrix_drill_seconds", "Seconds that the last restore drill took.", merge="max"
+)
+DRILL_BYTES = GaugeSeries(
+    "matrix_drill_bytes", "Bytes that the last restore drill brought back.", merge="max"
+)
 BUILD_INFO = GaugeSeries(
     "matrix_build_info",
     "Always 1; the labels say what runs.",
@@ -285,6 +302,10 @@ TABLE: tuple[Series, ...] = (
     LOOP_LAG_SECONDS,
     ACCESS_LOG_DROPPED,
     ACCESS_LOG_ERRORS,
+    UPKEEP,
+    UPKEEP_TROUBLED,
+    DRILL_SECONDS,
+    DRILL_BYTES,
     BUILD_INFO,
     WORKERS,
     WORKER_RESTARTS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -67,13 +68,22 @@ class Archive:
             self._place is None and not engine.settings.embedded
         )
 
-    def open(self, directory: IDirectory, master: str) -> None:
-        """Begin to make the store ready."""
+    def open(
+        self,
+        directory: IDirectory,
+        master: str,
+        ready: Callable[[S3Place], None] = lambda place: None,
+    ) -> None:
+        """
+        Begin to make the store ready.
+
+        @param ready: called once it is.
+        """
         if self._off:
             return
         secret = MachineSecrets(master).restic_account
         admission = MachineAdmission(MachineProof(directory, secret, self._engine.reactor))
-        self._starting = Deferred.fromCoroutine(self._start(admission))
+        self._starting = Deferred.fromCoroutine(self._start(admission, ready))
         self._starting.addErrback(self._could_not)
 
     def __call__(self, exchange: Exchange) -> None:
@@ -103,7 +113,7 @@ class Archive:
         if self._seaweed is not None:
             await self._seaweed.stop()
 
-    async def _start(self, admission: MachineAdmission) -> None:
+    async def _start(self, admission: MachineAdmission, ready: Callable[[S3Place], None]) -> None:
         reactor, settings = self._engine.reactor, self._engine.settings
         shape = Shape(quota=settings.snapshot_quota or None)
         place = self._place
@@ -117,6 +127,7 @@ class Archive:
         self._sweeping = Periodic(reactor, SWEEP_SECONDS, self._sweep)
         self._sweeping.start(now=True)
         _log.info("snapshots are kept in {endpoint}", endpoint=place.endpoint)
+        ready(place)
 
     async def _prepare(self, store: S3Store, keeping: Keeping) -> None:
         """Make the bucket ready, however long that takes."""

@@ -16,6 +16,7 @@ from matrix.router import archive as archives
 from matrix.router import machine_api
 from matrix.router.archive import Archive
 from matrix.router.busy import BusyApi
+from matrix.router.care import Care
 from matrix.router.census import census
 from matrix.router.engine import Engine, Machinery
 from matrix.router.internal import Crew, Instance, InternalApi
@@ -29,6 +30,7 @@ class Inside:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._archive = Archive(engine)
+        self._care: Care | None = None
         self._factory: ServerFactory | None = None
         self._ports: list[IListeningPort] = []
 
@@ -57,7 +59,8 @@ class Inside:
             partial(census, engine.reactor, engine.loop, engine.wheel),
         )
         archive = self._archive
-        archive.open(live.directory, supplies.master)
+        self._care = care = Care(engine, live, supplies.master)
+        archive.open(live.directory, supplies.master, care.begin)
         machines = self._for_machines(live, supplies)
 
         def handler(exchange: Exchange) -> None:
@@ -98,6 +101,8 @@ class Inside:
 
     async def finish(self) -> None:
         """Let go of what was served, when nobody asks any more."""
+        if self._care is not None:
+            await self._care.close()
         await self._archive.close()
 
 

@@ -2,26 +2,40 @@
 
 from matrix.snapshots._admission import MachineAdmission
 from matrix.snapshots._bucket import Keeping
+from matrix.snapshots._drill import Drilled
 from matrix.snapshots._memory import MemoryStore
 from matrix.snapshots._s3 import S3Store
 from matrix.snapshots._s3_wire import S3Place
 from matrix.snapshots.embedded import EmbeddedSeaweed
 from matrix.snapshots.interfaces import Access, Admission, IObjectStore, StoreUnavailable
+from matrix.snapshots.keeper import Damaged, Keeper
 from matrix.snapshots.policy import bucket_policy
 from matrix.snapshots.repository import Repositories, Shape
+from matrix.snapshots.restic import Desk, RepositoryBusy, Restic, ResticFailed, find_restic
+from matrix.snapshots.retention import Rules, span
 
 __all__ = [
     "Access",
     "Admission",
+    "Damaged",
+    "Desk",
+    "Drilled",
     "EmbeddedSeaweed",
     "IObjectStore",
+    "Keeper",
     "Keeping",
     "MachineAdmission",
     "MemoryStore",
     "Repositories",
+    "RepositoryBusy",
+    "Restic",
+    "ResticFailed",
+    "Rules",
     "S3Place",
     "S3Store",
     "Shape",
     "StoreUnavailable",
     "bucket_policy",
+    "find_restic",
+    "span",
 ]

@@ -117,13 +117,18 @@ class UpkeepContract(DirectoryCase):
             assert await self.upkeep.claim(Chore.THIN, "a", LEASE) is None
             await self.let_pass(DAY + 1)
         row = await self.row(who)
-        assert (row.trouble, row.failures) == ("reason 2", 2)
+        assert (row.trouble, row.trouble_of, row.failures) == ("reason 2", "thin", 2)
         assert list(await self.upkeep.troubled()) == [row]
         assert await self.upkeep.claim(Chore.THIN, "a", LEASE) is not None
         assert await self.upkeep.put_off(who, "a", Chore.THIN, DAY)
         assert await self.row(who) == row, "that was nobody's fault"
+        assert await self.upkeep.claim(Chore.SCRUB, "a", LEASE) is not None
+        assert await self.upkeep.done(who, "a", Chore.SCRUB, LONG, {})
+        assert (await self.row(who)).trouble == "reason 2", "that was something else"
         await self.let_pass(DAY + 1)
         await self.thinned(who)
+        row = await self.row(who)
+        assert (row.trouble, row.trouble_of, row.failures) == (None, None, 0)
         assert list(await self.upkeep.troubled()) == []
 
     async def test_one_drill_in_a_spell(self) -> None:

@@ -16,6 +16,7 @@ CREATE TABLE IF NOT EXISTS upkeep (
     drill_bytes      bigint,
     mark             text,
     trouble          text,
+    trouble_of       text,
     failures         integer NOT NULL DEFAULT 0,
     deleted_at       timestamptz,
     erasing_at       timestamptz,
