@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -15,6 +14,7 @@ from matrix.errors import Conflict, Forbidden, TooManyRequests
 from matrix.http.interfaces import Exchange
 from matrix.model import Busy, Machine, MachineState, UserId
 from matrix.router.asking import reaching_the_directory
+from matrix.router.leases import end_of
 from matrix.router.machine_api import MachineApi
 
 LONGEST_LEASE: Final = 86400.0
@@ -33,23 +33,6 @@ MEMORY: Final = 10_000
 """Machines of which the last calls are remembered."""
 
 _BEYOND_RECALL = frozenset({MachineState.SUSPENDING, MachineState.SUSPENDED, MachineState.STOPPED})
-
-
-def last_use(machine: Machine) -> datetime | None:
-    """When somebody last wanted the machine, as far as its row tells."""
-    known = [at for at in (machine.last_active_at, machine.last_wake_at) if at is not None]
-    return max(known, default=None)
-
-
-def end_of(busy: Busy, machine: Machine | None, longest: float) -> datetime:
-    """
-    Until when a lease keeps its machine awake: as long as was asked for, and no longer than it
-    may without use.
-
-    @param longest: seconds without use.
-    """
-    used = last_use(machine) if machine is not None else None
-    return min(busy.until, (used or busy.since) + timedelta(seconds=longest))
 
 
 class Request(BaseModel):
@@ -145,8 +128,3 @@ class BusyApi:
             "seconds": round(max(0.0, until.timestamp() - self._now()), 3),
             "shortened": until < busy.until,
         }
-
-
-def is_held(busy: Busy, machine: Machine | None, longest: float, now: float) -> bool:
-    """Whether a lease keeps its machine awake at C{now} (unix seconds)."""
-    return end_of(busy, machine, longest) > datetime.fromtimestamp(now, UTC)

@@ -19,6 +19,7 @@ from matrix.router.awake import AwakeGauges
 from matrix.router.bonds import Bonds
 from matrix.router.fleet import Fleet
 from matrix.router.idle import Idle, Periodic
+from matrix.router.leases import Leases
 from matrix.router.owners import this_router
 from matrix.router.rounds import Rounds
 from matrix.router.routes import RouteTable
@@ -96,12 +97,19 @@ class Engine:
             self._connect,
             this_router(),
             around=surroundings(settings),
+            leases=Leases(directory, settings.busy_max),
         )
         waker = Waker(fleet, self.routes, self.registry)
         self.live = live = Machinery(directory, provider, fleet, waker)
         provider.watch(waker.died)
         directory.watch(waker.changed)
-        idle = Idle(self.wheel, self.routes, directory, settings.idle_timeout)
+        idle = Idle(
+            fleet,
+            self.wheel,
+            self.routes,
+            settings.idle_timeout,
+            settings.rest_rate,
+        )
         self._every(idle.interval, idle.sweep)
         self._every(idle.touch_interval, idle.touch)
         self._watch_gauges(directory)

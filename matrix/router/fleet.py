@@ -15,6 +15,7 @@ from matrix.errors import Unavailable
 from matrix.http import Backend, probe
 from matrix.machines import IProvider, LifecycleEvent, MachineGone, ProviderError, next_state
 from matrix.model import Address, Machine, MachineState, UserId
+from matrix.router.leases import Leases
 from matrix.router.owners import has_ended
 from matrix.router.routes import Route
 from matrix.router.saving import NoSaver, Saver
@@ -63,12 +64,14 @@ class Fleet:
         owner: str,
         has_ended: Callable[[str], bool] = has_ended,
         around: Surroundings = Surroundings(),  # noqa: B008 -- frozen
+        leases: Leases | None = None,
     ) -> None:
         """
         @param connect: makes the connections to a machine at an address.
         @param owner: names this router in leases.
         @param has_ended: whether the router of a name is known to run no more.
         @param around: what machines are told of us.
+        @param leases: which machines say that they are busy.
         """
         self.clock = clock
         self.directory = directory
@@ -77,6 +80,7 @@ class Fleet:
         self.owner = owner
         self.saver: Saver = NoSaver()
         """Who takes snapshots; whoever can replaces it before machines are watched."""
+        self.leases = leases or Leases(directory)
         self._has_ended = has_ended
         self._secrets = secrets
         self._around = around

@@ -6,19 +6,23 @@ from collections.abc import Awaitable, Callable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from matrix.directory import DirectoryUnavailable, IDirectory
-from matrix.model import UserId
+from matrix.directory import DirectoryUnavailable
+from matrix.model import Machine, UserId
 from matrix.net import IWheel
+from matrix.router.fleet import Fleet
 from matrix.router.routes import Route, RouteTable
 from matrix.router.yielding import IDLE
 
 TOUCH_INTERVAL = 15.0
 """Seconds, at most, between two notes to the directory of who was active: one statement for
 all of them."""
+
+RATE = 5.0
+"""C{MATRIX_REST_RATE}, unless it is told."""
 
 _log = Logger()
 
@@ -75,14 +79,23 @@ class Idle:
     """
 
     def __init__(
-        self, wheel: IWheel, routes: RouteTable, directory: IDirectory, timeout: float
+        self,
+        fleet: Fleet,
+        wheel: IWheel,
+        routes: RouteTable,
+        timeout: float,
+        rate: float = RATE,
     ) -> None:
-        """@param timeout: seconds without use after which a machine sleeps whose user has no
-        time of their own."""
+        """
+        @param timeout: seconds without use after which a machine sleeps whose user has no
+            time of their own.
+        @param rate: machines that are put to sleep in a second, at most.
+        """
+        self._fleet = fleet
         self._wheel = wheel
         self._routes = routes
-        self._directory = directory
         self._timeout = timeout
+        self._pace = 1 / rate
         self._touched: dict[UserId, float] = {}
 
     @property
@@ -96,12 +109,31 @@ class Idle:
         return min(self._timeout / 4, TOUCH_INTERVAL)
 
     async def sweep(self) -> None:
-        """Put to sleep what has not been used for the timeout."""
-        for route in self._routes:
+        """
+        Put to sleep what has not been used for the timeout, the longest unused first, and one
+        after the other: Fly would have no crowd suspended at once, nor would whoever keeps
+        their snapshots.
+        """
+        if not self._fleet.provider.sleeps:
+            return
+        unused = sorted(filter(self._unused, self._routes), key=self._used)
+        if not unused:
+            return
+        leases = self._fleet.leases
+        busy = await leases.of([route.user_id for route in unused])
+        rested = False
+        for route in unused:
+            if rested:
+                await deferLater(self._fleet.clock, self._pace)
             if self._unused(route):
-                await self._consult(route)
-                if self._unused(route):  # neither elsewhere, nor here while we asked
+                machine = await self._consult(route)
+                # Neither used elsewhere, nor here while we asked.
+                if self._unused(route) and not leases.counts(busy.get(route.user_id), machine):
                     route.machine.rest(IDLE)
+                    rested = True
+
+    def _used(self, route: Route) -> float:
+        return max(route.used or 0.0, route.used_elsewhere)
 
     def _unused(self, route: Route) -> bool:
         used = route.used
@@ -109,13 +141,15 @@ class Idle:
             return False
         if route.backend.requests:
             route.backend.used_at = used
-        idle = self._wheel.now - max(used, route.used_elsewhere)
-        return idle >= (route.idle_timeout or self._timeout)
+        idle = self._wheel.now - self._used(route)
+        timeout = route.idle_timeout or self._timeout
+        return idle >= timeout and not self._fleet.saver.holds(route.user_id)
 
-    async def _consult(self, route: Route) -> None:
-        """Learn when others last used the machine."""
-        machine = await self._directory.machine(route.user_id)
+    async def _consult(self, route: Route) -> Machine | None:
+        """Learn when others last used the machine; its row."""
+        machine = await self._fleet.directory.machine(route.user_id)
         route.note_use(machine.last_active_at if machine is not None else None, self._wheel.now)
+        return machine
 
     async def touch(self) -> None:
         """Tell the directory when machines were last in use."""
@@ -129,7 +163,7 @@ class Idle:
         if not news:
             return
         try:
-            await self._directory.touch(news)
+            await self._fleet.directory.touch(news)
         except DirectoryUnavailable:
             return  # the next round tells it
         self._touched = active

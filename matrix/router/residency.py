@@ -46,11 +46,12 @@ class Core(Protocol):
     """What the state machine works with: L{matrix.router.routes.Route}."""
 
     waiters: dict[Any, None]
-    wanted: bool
 
     def begin_wake(self) -> None: ...
 
     def begin_rest(self, cause: str) -> None: ...
+
+    def recall(self) -> None: ...
 
     def release(self) -> None: ...
 
@@ -88,7 +89,7 @@ def _late_caller(machine: Residency, core: Core, waiter: Deferred[Any]) -> None:
 @retiring.upon(Residency.want).to(wanted_back)
 def _caller_back(machine: Residency, core: Core, waiter: Deferred[Any]) -> None:
     core.waiters[waiter] = None
-    core.wanted = True
+    core.recall()
 
 
 @wanted_back.upon(Residency.want).loop()

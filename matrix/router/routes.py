@@ -196,6 +196,9 @@ class Route:
     def enter(self, phase: str) -> None:
         """Note and tell that something new goes on."""
         self.phase = phase
+        self._tell()
+
+    def _tell(self) -> None:
         for listener in list(self.listeners):
             listener(self)
 
@@ -209,6 +212,10 @@ class Route:
         self.wanted = False
         self.wake = None  # whoever is let go without a new one was not woken for
         self.driver.begin_rest(self, cause)
+
+    def recall(self) -> None:
+        self.wanted = True
+        self._tell()
 
     def release(self) -> None:
         self.driver.release(self)

@@ -43,7 +43,8 @@ class RecallTests(FlyMachinesCase):
         recall.ask()
         await suspending
         again = await self.provider.start(replace(machine, state=MachineState.SUSPENDING), TOKEN)
-        self.assertEqual(again, Started(first.address, first.boot_id, MachineState.SUSPENDED))
+        self.assertEqual((again.address, again.boot_id), (first.address, first.boot_id))
+        self.assertIs(again.was, MachineState.SUSPENDED)
         await self.eventually(lambda: self.record(machine).state == "started")
         asked = Counter(self.calls())
         self.assertEqual((asked["machines.suspend"], asked["machines.start"]), (1, 1))

@@ -22,7 +22,8 @@ from matrix.errors import (
     Unavailable,
 )
 from matrix.model import Busy, Machine, MachineState, User, UserId, UserState
-from matrix.router.busy import BURST, BusyApi, end_of, is_held
+from matrix.router.busy import BURST, BusyApi
+from matrix.router.leases import Leases, end_of
 from matrix.router.machine_api import MachineApi
 from matrix.testing.exchange import FakeExchange
 
@@ -73,9 +74,13 @@ class EndTests(SynchronousTestCase):
         self.assertEqual(self.ends(7200, used(None, None)), 3600)
         self.assertEqual(self.ends(7200, None), 3600)
 
-    def test_whether_it_holds(self) -> None:
-        self.assertTrue(is_held(lease(600), used(0, 0), 3600.0, NOW + 599))
-        self.assertFalse(is_held(lease(600), used(0, 0), 3600.0, NOW + 600))
+    def test_whether_it_counts(self) -> None:
+        def counts(busy: Busy | None, now: float) -> bool:
+            return Leases(MemoryDirectory(Clock()), 3600.0, lambda: now).counts(busy, used(0, 0))
+
+        self.assertTrue(counts(lease(600), NOW + 599))
+        self.assertFalse(counts(lease(600), NOW + 600))
+        self.assertFalse(counts(None, NOW))
 
 
 class BusyApiTests(SynchronousTestCase):

@@ -120,7 +120,7 @@ class SweepTests(SynchronousTestCase):
 
     def test_it_looks_often_enough(self) -> None:
         def interval(timeout: float) -> float:
-            return Idle(self.world.wheel, self.world.routes, self.world.store, timeout).interval
+            return Idle(self.world.fleet, self.world.wheel, self.world.routes, timeout).interval
 
         self.assertEqual(interval(900), 5.0)
         self.assertEqual(interval(4), 1.0)

@@ -20,7 +20,6 @@ class Core:
 
     def __init__(self) -> None:
         self.waiters: dict[Any, None] = {}
-        self.wanted = False
         self.asked: list[str] = []
 
     def begin_wake(self) -> None:
@@ -28,6 +27,9 @@ class Core:
 
     def begin_rest(self, cause: str) -> None:
         self.asked.append(f"begin_rest {cause}")
+
+    def recall(self) -> None:
+        self.asked.append("recall")
 
     def release(self) -> None:
         self.asked.append("release")
@@ -69,7 +71,7 @@ TABLE = {
     ("awake", "found"): ("awake", []),
     ("awake", "rest"): ("retiring", ["begin_rest idle"]),
     ("awake", "lost"): ("resting", ["cut"]),
-    ("retiring", "want"): ("wanted back", []),
+    ("retiring", "want"): ("wanted back", ["recall"]),
     ("retiring", "found"): ("retiring", []),
     ("retiring", "rest"): ("retiring", []),
     ("retiring", "lost"): ("retiring", []),
@@ -95,7 +97,7 @@ def reached(state: str) -> tuple[Any, Core]:
     machine = residency(core)
     for what in WAYS[state]:
         put(machine, what)
-    core.asked, core.waiters, core.wanted = [], {}, False
+    core.asked, core.waiters = [], {}
     return machine, core
 
 
@@ -131,7 +133,7 @@ class TableTests(SynchronousTestCase):
         for state in WAYS:
             machine, core = reached(state)
             put(machine, "want")
-            self.assertEqual(core.wanted, state == "retiring", state)
+            self.assertEqual("recall" in core.asked, state == "retiring", state)
 
 
 class ReentryTests(SynchronousTestCase):

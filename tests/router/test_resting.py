@@ -113,7 +113,7 @@ class RacingTests(SynchronousTestCase):
         def step(name: str, when: str) -> Any:
             nonlocal passed, asked_to_suspend
             passed += 1
-            asked_to_suspend = asked_to_suspend or name == "suspend"
+            asked_to_suspend = asked_to_suspend or (name, when) == ("suspend", "after")
             if passed == number:
                 too_late.append(asked_to_suspend)
                 clients.append(world.ask("/meanwhile"))
@@ -139,7 +139,7 @@ class RacingTests(SynchronousTestCase):
             self.assertEqual((world.asked("suspend"), world.asked("start")), (1, 1))
         else:
             self.assertNotIn("matrix-wake", client.headers, "nothing was woken")
-            self.assertEqual(world.provider_twin.calls, [])
+            self.assertEqual((world.asked("start"), world.real()), (0, MachineState.RUNNING))
         return True
 
     def test_at_every_step(self) -> None:
@@ -148,7 +148,7 @@ class RacingTests(SynchronousTestCase):
         while self.racing_at(number):
             number += 1
         # Two changes of the row come before the provider is asked, a third and the event after.
-        self.assertEqual(self.outcomes, [False] * 4 + [True] * 6)
+        self.assertEqual(self.outcomes, [False] * 5 + [True] * 5)
 
     def test_one_during_the_drain_cancels_it(self) -> None:
         world = World()
@@ -156,17 +156,29 @@ class RacingTests(SynchronousTestCase):
         world.route().machine.rest("idle")
         world.let_pass(0.05)
         client = world.ask()
-        self.assertEqual(world.row().state, MachineState.DRAINING)
-        world.let_pass(0.3)
+        self.assertEqual(world.row().state, MachineState.RUNNING, "at once")
+        world.turn()
         self.assertEqual((client.status, world.asked("suspend")), (200, 0))
 
-    def test_one_while_it_is_frozen_turns_it_round(self) -> None:
+    def test_one_before_the_provider_has_begun_calls_it_off(self) -> None:
         world = World()
         world.awake()
         world.provider_twin.delays["suspend"] = 1.0
         rest(world)
         client = world.ask()
-        world.let_pass(2.0)
+        world.let_pass(1.0)
+        self.assertEqual((client.status, world.asked("start")), (200, 1))
+        self.assertNotIn("matrix-wake", client.headers)
+        self.assertEqual(world.events(), [("wake", "request")])
+
+    def test_one_while_it_falls_asleep_turns_it_round(self) -> None:
+        world = World()
+        world.awake()
+        world.provider_twin.delays["suspending"] = 15.0
+        rest(world)
+        self.assertEqual(world.row().state, MachineState.SUSPENDING)
+        client = world.ask()
+        world.let_pass(0.15, step=0.01)
         self.assertEqual(client.status, 200)
         self.assertEqual((world.asked("suspend"), world.asked("start")), (1, 2))
         self.assertEqual(
@@ -176,7 +188,7 @@ class RacingTests(SynchronousTestCase):
     def test_a_thousand_then_are_all_answered(self) -> None:
         world = World()
         world.awake()
-        world.provider_twin.delays["suspend"] = 0.2
+        world.provider_twin.delays["suspending"] = 15.0
         rest(world, 0.45)
         clients = [world.ask() for _ in range(1000)]
         world.let_pass(2.0, step=0.01)

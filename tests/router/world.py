@@ -31,6 +31,7 @@ from matrix.router.errorpages import render_for
 from matrix.router.fleet import Fleet
 from matrix.router.front import Bounds, Front
 from matrix.router.idle import Idle
+from matrix.router.leases import Leases
 from matrix.router.ledger import Ledger
 from matrix.router.own import OwnPaths
 from matrix.router.pages import Pages
@@ -296,6 +297,7 @@ class World:
             MachineSecrets("m" * 40),
             self._backend,
             owner,
+            leases=Leases(self.directory, now=self.clock.seconds),  # type: ignore[arg-type]
         )
         self.waker = Waker(self.fleet, self.routes, self.registry)
         self.provider_twin.watch(self.waker.died)
@@ -365,7 +367,7 @@ class World:
             render_for(pages, self.registry, compass.origins, greeting),
             ledger.finished,
         )
-        self.idle = Idle(self.wheel, self.routes, self.directory, timeout=10.0)  # type: ignore[arg-type]
+        self.idle = Idle(self.fleet, self.wheel, self.routes, timeout=10.0)
 
     def _backend(self, address: Address) -> Backend:
         user_id = UserId(str(address.path).rpartition("/")[2])
