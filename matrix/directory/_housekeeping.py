@@ -43,7 +43,14 @@ _OVERDUE = SQL(
 
 _MADE = SQL(
     "SELECT {} FROM machines WHERE user_id > %(after)s AND provider = %(provider)s"
-    " AND machine_id IS NOT NULL ORDER BY user_id LIMIT %(limit)s"
+    " AND coalesce(machine_id, volume_id, former_machine_id, former_volume_id) IS NOT NULL"
+    " ORDER BY user_id LIMIT %(limit)s"
+).format(_MACHINE)
+
+# Asked before something is deleted for good, and then seldom: no index is kept for it.
+_NAMING = SQL(
+    "SELECT {} FROM machines"
+    " WHERE %s IN (machine_id, volume_id, former_machine_id, former_volume_id)"
 ).format(_MACHINE)
 
 _COUNTS = "SELECT state, count(*) FROM machines GROUP BY state"
@@ -147,6 +154,10 @@ class PostgresRoll:
     ) -> Sequence[Machine]:
         """See L{IRoll.made}."""
         return await self._page(_MADE, provider, after, limit, {})
+
+    async def naming(self, id: str) -> Sequence[Machine]:
+        """See L{IRoll.naming}."""
+        return [to_machine(row) for row in await self._pool.query(_NAMING, (id,))]
 
     async def counts(self) -> Mapping[MachineState, int]:
         """See L{IRoll.counts}."""

@@ -67,7 +67,12 @@ class MemoryRoll:
         self, provider: str, after: UserId | None = None, limit: int = 1000
     ) -> Sequence[Machine]:
         """See L{IRoll.made}."""
-        return self._page(provider, lambda row: row.machine_id is not None, after, limit)
+        return self._page(provider, lambda row: any(_named(row)), after, limit)
+
+    async def naming(self, id: str) -> Sequence[Machine]:
+        """See L{IRoll.naming}."""
+        self._reach()
+        return [row for row in self._machines.values() if id in _named(row)]
 
     async def counts(self) -> Mapping[MachineState, int]:
         """See L{IRoll.counts}."""
@@ -186,3 +191,7 @@ class MemoryPaces:
         self._reach()
         until = self._clock.seconds() + seconds
         self._next[name] = max(self._next.get(name, until), until)
+
+
+def _named(row: Machine) -> tuple[str | None, ...]:
+    return row.machine_id, row.volume_id, row.former_machine_id, row.former_volume_id

@@ -12,7 +12,7 @@ from matrix.model import Machine, MachineState, Stray, UserId
 class IRoll(Interface):
     """
     The machines' rows in bulk. What L{matrix.directory.IDirectory} says of awaitables holds
-    here too. Nothing here reads more of the table than what it returns, but L{counts}.
+    here too. But for L{counts} and L{naming}, no more of the table is read than is returned.
     """
 
     async def of(user_ids: Collection[UserId]) -> Mapping[UserId, Machine]:
@@ -40,7 +40,13 @@ class IRoll(Interface):
     async def made(
         provider: str, after: UserId | None = None, limit: int = 1000
     ) -> Sequence[Machine]:
-        """A page of a provider's rows that name a machine in order of user id, after C{after}."""
+        """
+        A page of a provider's rows that name a machine or a volume in order of user id, after
+        C{after}.
+        """
+
+    async def naming(id: str) -> Sequence[Machine]:
+        """The rows that name this machine or volume, now or as a former one. Reads them all."""
 
     async def counts() -> Mapping[MachineState, int]:
         """How many rows there are in each state that occurs."""

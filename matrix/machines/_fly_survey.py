@@ -10,7 +10,7 @@ from uuid import UUID
 from matrix.machines._fly import FlyClient
 from matrix.machines._fly_errors import FlyError
 from matrix.machines._fly_patience import Patience
-from matrix.machines._fly_plans import USER_KEY, FlyPlans
+from matrix.machines._fly_plans import STOCK_KEY, USER_KEY, FlyPlans
 from matrix.machines._fly_rates import Priority
 from matrix.machines._fly_types import FlyMachine, FlyVolume
 from matrix.machines.interfaces import Sighted, SurveyPage
@@ -25,8 +25,8 @@ _SETTLED: Mapping[str, MachineState] = {
 }
 """All others are on their way."""
 
-_PREFIXES = ("u-", "u_")
-"""Of the names of users' machines, and of their volumes."""
+_PREFIXES = ("u-", "u_", "s-", "s_")
+"""Of the names of users' machines and volumes, and of those in stock."""
 
 _NAME_BYTES = 26
 """Characters of a user id in base 32, without its padding."""
@@ -73,7 +73,7 @@ async def discard(client: FlyClient, stray: Stray, patience: Patience) -> bool:
             machine = await patience.of(
                 lambda: client.machine(stray.app, stray.id, Priority.HOUSEKEEPING)
             )
-            if _user(machine.metadata.get(USER_KEY)) != stray.user_id:
+            if _owner(machine) != stray.user_id:
                 return machine.is_gone
             await patience.of(lambda: client.destroy(stray.app, stray.id))
     except FlyError as error:
@@ -84,7 +84,7 @@ async def discard(client: FlyClient, stray: Stray, patience: Patience) -> bool:
 
 def _machine(found: FlyMachine, app: str) -> Sighted | None:
     """C{None}: it is gone, or another's."""
-    owner = _user(found.metadata.get(USER_KEY))
+    owner = _owner(found)
     if found.is_gone or (owner is None and found.app_name != app):
         return None
     return Sighted(
@@ -120,7 +120,7 @@ def _volume(found: FlyVolume, app: str) -> Sighted | None:
 
 
 def named_after(name: str) -> UserId | None:
-    """The user after whom a machine or volume is named, if it has such a name."""
+    """The user, or the place in stock, after whom a machine or volume is named, if it is."""
     text = name[2:].upper()
     if not name.startswith(_PREFIXES) or len(text) != _NAME_BYTES:
         return None
@@ -130,7 +130,9 @@ def named_after(name: str) -> UserId | None:
         return None
 
 
-def _user(text: str | None) -> UserId | None:
+def _owner(found: FlyMachine) -> UserId | None:
+    """Whose it is, be it a place's in stock; C{None} if it does not say so."""
+    text = found.metadata.get(USER_KEY) or found.metadata.get(STOCK_KEY)
     try:
         return None if text is None else user_id(text)
     except ValueError:

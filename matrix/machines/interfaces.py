@@ -79,7 +79,7 @@ class Sighted:
     name: str
     region: str
     user_id: UserId | None
-    """Whose it says that it is."""
+    """Whose it says that it is; the place's of something in stock."""
     ours: bool
     """Whether we made it, so that it is for us to delete it."""
     said: str = ""

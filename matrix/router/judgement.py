@@ -69,14 +69,16 @@ def moved_volume(row: Machine, seen: Sighted) -> bool:
         seen.kind == "volume"
         and seen.attached is not None
         and seen.attached == row.machine_id
-        and seen.id not in _named(row)
+        and seen.id not in named(row)
     )
 
 
 def is_wanted(row: Machine, seen: Sighted) -> bool:
     """Whether a row's user is to have a machine, and this one, unknown to the row, is theirs."""
     unknown = row.machine_id is None or row.state is _S.LOST
-    return seen.kind == "machine" and seen.ours and unknown and row.state in _WANTING
+    if seen.kind != "machine" or not seen.ours or _is_moving(row):
+        return False
+    return unknown and row.state in _WANTING and seen.id not in named(row)
 
 
 def why_astray(row: Machine | None, seen: Sighted) -> str | None:
@@ -89,10 +91,10 @@ def why_astray(row: Machine | None, seen: Sighted) -> str | None:
     if seen.user_id is None:
         return "Matrix did not make it"
     if row is None:
-        return "there is no such user"
+        return "no user has it, nor is it in stock"
     if row.state is _S.DESTROYED:
         return "the user's machine was destroyed"
-    if seen.id in _named(row) or row.state is _S.DESTROYING:
+    if seen.id in named(row) or row.state is _S.DESTROYING or _is_moving(row):
         return None
     if seen.kind == "machine":
         return None if is_wanted(row, seen) else f"the user has machine {row.machine_id}"
@@ -103,7 +105,12 @@ def why_astray(row: Machine | None, seen: Sighted) -> str | None:
     return f"the user has volume {row.volume_id}"
 
 
-def _named(row: Machine) -> frozenset[str | None]:
+def named(row: Machine) -> set[str]:
     """All that the row knows of."""
-    former = (getattr(row, "former_machine_id", None), getattr(row, "former_volume_id", None))
-    return frozenset((row.machine_id, row.volume_id, *former))
+    known = (row.machine_id, row.volume_id, row.former_machine_id, row.former_volume_id)
+    return {one for one in known if one is not None}
+
+
+def _is_moving(row: Machine) -> bool:
+    """Whether the row has more than one machine in hand: whose each is, is not for us to say."""
+    return row.former_machine_id is not None or row.former_volume_id is not None

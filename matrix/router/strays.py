@@ -37,8 +37,12 @@ class Strays:
         """
         # As it is now: what was made while the survey went on is in its row by now.
         rows = await self._directory.roll.of({one.user_id for one in found if one.user_id})
+        places = await self._directory.stock.places(self._fleet.provider.name)
+        in_stock = {place.user_id for place in places}
         strays: list[Stray] = []
         for one in found:
+            if one.user_id in in_stock:
+                continue
             row = rows.get(one.user_id) if one.user_id is not None else None
             if row is not None and is_wanted(row, one):
                 await self._adopt(row, one)
@@ -131,6 +135,9 @@ class Strays:
 
         @raise StaleRow: it does, or somebody has it in hand.
         """
+        naming = await self._directory.roll.naming(stray.id)
+        if any(row.state is not MachineState.DESTROYED for row in naming):
+            raise StaleRow(f"{stray.id} is in use")
         if stray.user_id is None:
             return None
         row = await self._directory.machine(stray.user_id)

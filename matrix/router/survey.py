@@ -13,7 +13,7 @@ from matrix.machines import ProviderError, Sighted, SurveyPage
 from matrix.metrics import Registry, series
 from matrix.model import Machine, MachineState, UserId
 from matrix.router.fleet import Fleet
-from matrix.router.judgement import is_stuck, is_suspect, is_vanished, moved_volume
+from matrix.router.judgement import is_stuck, is_suspect, is_vanished, moved_volume, named
 from matrix.router.reconcile import Reconciler
 from matrix.router.strays import Strays
 
@@ -95,7 +95,7 @@ class Surveyor:
             await self._still_ours()
             await self._compare(page, found)
         self._registry.gauge(series.STUCK_MACHINES).value = float(found.stuck)
-        vanished, rows = await self._vanished(found)
+        vanished, rows = await self._beside_all_rows(found)
         if len(vanished) >= MASS and len(vanished) > MASS_SHARE * rows:
             _log.error(
                 "{count} of {rows} machines are not in the provider's listing: nothing is "
@@ -152,19 +152,27 @@ class Surveyor:
         detail = {"was": row.volume_id, "is": one.id}
         await self._directory.record(row.user_id, "moved", "provider", detail)
 
-    async def _vanished(self, found: _Found) -> tuple[set[UserId], int]:
-        """Whose machine was not seen, and how many have one."""
+    async def _beside_all_rows(self, found: _Found) -> tuple[set[UserId], int]:
+        """
+        Whose machine was not seen, and how many have one. What any row names is not unknown: a
+        volume may bear another name than its user's, since it was in stock before.
+        """
         vanished: set[UserId] = set()
+        known: set[str] = set()
+        unknown = {one.id for one in found.unknown}
         after: UserId | None = None
         rows = 0
         while True:
             page = await self._directory.roll.made(self._fleet.provider.name, after, PAGE)
             rows += len(page)
+            there = (row for row in page if row.state is not _DESTROYED)
+            known |= {id for row in there for id in named(row) if id in unknown}
             vanished |= {
                 row.user_id
                 for row in page
                 if is_vanished(row, found.ids, found.blind) and not self._fleet.leased(row)
             }
             if len(page) < PAGE:
+                found.unknown = [one for one in found.unknown if one.id not in known]
                 return vanished, rows
             after = page[-1].user_id

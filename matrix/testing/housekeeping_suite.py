@@ -63,12 +63,18 @@ class HousekeepingContract(DirectoryCase):
         assert seen == rows
         assert not await roll.in_states("fly", (S.RUNNING,))
 
-    async def test_rows_that_name_a_machine(self) -> None:
-        made = await self.resident(machine_id="m1")
+    async def test_rows_that_name_a_machine_or_a_volume(self) -> None:
+        roll = self.directory.roll
+        names = ("machine_id", "volume_id", "former_machine_id", "former_volume_id")
+        made = [await self.resident(**{name: f"{name}-1"}) for name in names]
         await self.resident()
-        assert list(await self.directory.roll.made("local")) == [made]
-        assert not await self.directory.roll.made("local", made.user_id)
-        assert not await self.directory.roll.made("fly")
+        made.sort(key=lambda row: row.user_id)
+        assert list(await roll.made("local")) == made
+        assert list(await roll.made("local", made[0].user_id, 2)) == made[1:3]
+        assert not await roll.made("fly")
+        for name in names:
+            assert [getattr(row, name) for row in await roll.naming(f"{name}-1")] == [f"{name}-1"]
+        assert not await roll.naming("another")
 
     async def test_counts(self) -> None:
         for state in (S.RUNNING, S.RUNNING, S.LOST):

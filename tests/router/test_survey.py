@@ -321,7 +321,7 @@ class StrayTests(SurveyCase):
             self.reasons(),
             {
                 "m-double": f"the user has machine {row.machine_id}",
-                "m-nobody": "there is no such user",
+                "m-nobody": "no user has it, nor is it in stock",
                 "m-foreign": "Matrix did not make it",
                 "v-double": "the user has volume v1",
             },
@@ -381,6 +381,23 @@ class StrayTests(SurveyCase):
         self.see(id="v1", kind="volume", state=None)
         self.survey()
         self.assertEqual(self.strays(), [])
+
+    def test_what_is_in_stock_or_was_before_it_was_its_users_is_not_astray(self) -> None:
+        [place] = run(self.world.store.stock.begin("memory", 1, "a digest", "router:1"))
+        assert isinstance(place, Machine)
+        self.see(id="m-stock", user_id=place.user_id)
+        self.row(S.SUSPENDED, volume_id="v-claimed")
+        self.see(id="v-claimed", kind="volume", state=None, user_id=user(7))
+        self.survey()
+        self.assertEqual(self.strays(), [])
+
+    def test_while_a_machine_is_moved_nothing_of_its_users_is_astray_or_adopted(self) -> None:
+        self.row(S.PROVISIONING, machine_id=None, former_machine_id="m-former")
+        self.see(id="m-former")
+        self.see(id="m-new")
+        self.survey()
+        self.assertEqual(self.strays(), [])
+        self.assertIsNone(self.world.row().machine_id)
 
     # the quarantine
 
