@@ -256,6 +256,7 @@ class Standing:
     """How it is with a user's snapshots."""
 
     user_id: UserId
+    email: str
     due_at: datetime | None
     """When the next is due, if the machine is awake then; C{None}: all there is was taken."""
     failures: int

@@ -228,6 +228,7 @@ EXPORTS = {
         "Rules",
         "S3Place",
         "S3Store",
+        "Schedule",
         "Shape",
         "StoreUnavailable",
         "bucket_policy",

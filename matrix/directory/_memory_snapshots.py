@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from matrix.directory._isnapshots import ISnapshots
 from matrix.directory.interfaces import UnknownUser
-from matrix.model import Snapshot, SnapshotStatus, Standing, UserId
+from matrix.model import Snapshot, SnapshotStatus, Standing, User, UserId
 
 YOUNG = timedelta(hours=1)
 """See L{ISnapshots.keep_only}."""
@@ -23,7 +23,7 @@ class MemorySnapshots:
     """Snapshots in a list. Made by L{matrix.directory.MemoryDirectory}."""
 
     def __init__(
-        self, clock: IReactorTime, reach: Callable[[], None], users: Container[UserId]
+        self, clock: IReactorTime, reach: Callable[[], None], users: Mapping[UserId, User]
     ) -> None:
         """
         @param reach: called first in each awaitable method; raises while there is an outage.
@@ -40,7 +40,7 @@ class MemorySnapshots:
         """See L{ISnapshots.enroll}."""
         self._reach()
         for user_id, seconds in due_in.items():
-            known = self._times.get(user_id) or Standing(user_id, None, 0)
+            known = self._times.get(user_id) or Standing(user_id, "", None, 0)
             if user_id in self._users and known.due_at is None:
                 self._times[user_id] = replace(known, due_at=self._in(seconds))
 
@@ -238,13 +238,14 @@ class MemorySnapshots:
 
     def _settle(self, user_id: UserId, due_in: float | None, failures: int) -> None:
         due_at = None if due_in is None else self._in(due_in)
-        self._times[user_id] = Standing(user_id, due_at, failures)
+        self._times[user_id] = Standing(user_id, "", due_at, failures)
 
     def _standing(self, one: Standing) -> Standing:
         failed = self._newest(one.user_id, SnapshotStatus.FAILED)
         reason = failed.reason if failed is not None and one.failures else None
         newest = self._newest(one.user_id, SnapshotStatus.DONE)
-        return replace(one, newest=newest, reason=reason)
+        email = self._users[one.user_id].email
+        return replace(one, email=email, newest=newest, reason=reason)
 
     def _forget(self, rows: Iterable[Snapshot]) -> int:
         ids = [row.id for row in rows]

@@ -161,9 +161,9 @@ def to_snapshot(row: Row) -> Snapshot:
 
 def to_standing(row: Row) -> Standing:
     """How it is with a user's snapshots: when, how often failed and why, and their newest."""
-    owner, due_at, failures, reason, *newest = row
+    owner, email, due_at, failures, reason, *newest = row
     found = None if newest[0] is None else to_snapshot(newest)
-    return Standing(UserId(owner), _utc(due_at), failures, found, reason)
+    return Standing(UserId(owner), email, _utc(due_at), failures, found, reason)
 
 
 def to_access_change(payload: str) -> AccessChange | None:

@@ -122,12 +122,12 @@ NEWEST = SQL(
 
 STANDINGS = SQL(
     """
-    SELECT times.user_id, times.due_at, times.failures, CASE WHEN times.failures > 0 THEN (
+    SELECT times.user_id, email, due_at, failures, CASE WHEN failures > 0 THEN (
         SELECT reason FROM snapshots AS failed
         WHERE failed.user_id = times.user_id AND failed.status = 'failed'
         ORDER BY started_at DESC, id DESC LIMIT 1
     ) END, {}
-    FROM snapshot_times AS times LEFT JOIN LATERAL (
+    FROM snapshot_times AS times JOIN users ON users.id = times.user_id LEFT JOIN LATERAL (
         SELECT * FROM snapshots AS good
         WHERE good.user_id = times.user_id AND good.status = 'done'
         ORDER BY started_at DESC, id DESC LIMIT 1

@@ -50,6 +50,8 @@ _REQUEST_BOUNDS = (
 _WAKE_BOUNDS = (
     0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0,
 )  # fmt: skip
+# Seconds. Without much that is new one takes a second or two, a first one minutes.
+_SNAPSHOT_BOUNDS = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
 # Seconds. Below 1 ms is the loop's ordinary jitter; above 100 ms users notice.
 _LAG_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
@@ -191,6 +193,50 @@ SESSION_CHECKS = CounterSeries(
     "here too), unrecorded (the directory could not be reached), refused, unreachable.",
     ("outcome",),
 )
+SNAPSHOTS = CounterSeries(
+    "matrix_snapshots",
+    "Snapshots of machines, by cause (interval, suspend, operator, rollout) and outcome: done, "
+    "partial (some files could not be read), unchanged (none was needed), failed, none (what runs "
+    "in the machine takes none).",
+    ("cause", "outcome"),
+)
+SNAPSHOT_SECONDS = HistogramSeries(
+    "matrix_snapshot_seconds",
+    "Seconds from asking a machine for a snapshot until it was in the repository, by cause.",
+    _SNAPSHOT_BOUNDS,
+    ("cause",),
+)
+SNAPSHOT_BYTES = CounterSeries(
+    "matrix_snapshot_bytes", "Bytes by which snapshots made repositories grow."
+)
+SNAPSHOTS_UNDER_WAY = GaugeSeries(
+    "matrix_snapshots_under_way", "Snapshots that are being taken, those that wait their turn too."
+)
+SNAPSHOTS_FAILING = GaugeSeries(
+    "matrix_snapshots_failing",
+    "Users of whom the last attempt at a snapshot failed, in the whole fleet.",
+    merge="max",
+)
+SNAPSHOTS_LATE_SECONDS = GaugeSeries(
+    "matrix_snapshots_late_seconds",
+    "By how much the machine in use that has waited longest for its snapshot is late.",
+    merge="max",
+)
+REPOSITORY_READY = GaugeSeries(
+    "matrix_repository_ready",
+    "1 while the repositories of snapshots can be used, 0 while their store is away.",
+    merge="min",
+)
+REPOSITORY_REQUESTS = CounterSeries(
+    "matrix_repository_requests",
+    "Requests of machines to their repositories, by method and status.",
+    ("method", "status"),
+)
+REPOSITORY_BYTES = CounterSeries(
+    "matrix_repository_bytes",
+    "Bytes of content that repositories took in (in) and gave out (out).",
+    ("direction",),
+)
 DIRECTORY_STALE_SECONDS = GaugeSeries(
     "matrix_directory_stale_seconds",
     "For how long changes in the directory may have gone unnoticed; 0 while all is well.",
@@ -293,6 +339,15 @@ TABLE: tuple[Series, ...] = (
     JWKS_AGE_SECONDS,
     RIGHTS_LOST,
     SESSION_CHECKS,
+    SNAPSHOTS,
+    SNAPSHOT_SECONDS,
+    SNAPSHOT_BYTES,
+    SNAPSHOTS_UNDER_WAY,
+    SNAPSHOTS_FAILING,
+    SNAPSHOTS_LATE_SECONDS,
+    REPOSITORY_READY,
+    REPOSITORY_REQUESTS,
+    REPOSITORY_BYTES,
     DIRECTORY_STALE_SECONDS,
     SURVEYS,
     RECONCILED,

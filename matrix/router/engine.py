@@ -23,16 +23,22 @@ from matrix.router.leases import Leases
 from matrix.router.owners import this_router
 from matrix.router.rounds import Rounds
 from matrix.router.routes import RouteTable
+from matrix.router.snapshots.daemon import HttpDaemons
+from matrix.router.snapshots.taker import Bounds, Taker
+from matrix.router.snapshots.timetable import ADOPT_INTERVAL, Timetable
 from matrix.router.supplies import Supplies
 from matrix.router.told import surroundings
 from matrix.router.wake import Waker
 from matrix.settings import Settings
+from matrix.snapshots import Schedule
 
 UPSTREAM_IDLE = 4.0
 """Seconds an unused connection to a machine is kept: less than the 5 s after which uvicorn
 and Node.js close theirs."""
 AWAKE_INTERVAL = 30.0
 """Seconds between two counts of who is awake: about as often as metrics are scraped."""
+FAILURES_KEPT = 30 * 86400.0
+"""Seconds for which attempts at snapshots that failed are remembered."""
 PURGE_INTERVAL = 3600.0
 """Seconds between two clearings of the directory: rows are kept for days."""
 
@@ -45,6 +51,8 @@ class Machinery:
     provider: IProvider
     fleet: Fleet
     waker: Waker
+    taker: Taker | None
+    """Has machines take snapshots; C{None} if there are none."""
 
 
 class Engine:
@@ -100,7 +108,8 @@ class Engine:
             leases=Leases(directory, settings.busy_max),
         )
         waker = Waker(fleet, self.routes, self.registry)
-        self.live = live = Machinery(directory, provider, fleet, waker)
+        taker = self._take_snapshots(fleet) if settings.snapshots else None
+        self.live = live = Machinery(directory, provider, fleet, waker, taker)
         provider.watch(waker.died)
         directory.watch(waker.changed)
         idle = Idle(
@@ -114,6 +123,20 @@ class Engine:
         self._every(idle.touch_interval, idle.touch)
         self._watch_gauges(directory)
         return live
+
+    def _take_snapshots(self, fleet: Fleet) -> Taker:
+        settings = self.settings
+        taker = fleet.saver = Taker(
+            fleet,
+            HttpDaemons(self.reactor),
+            Schedule(settings.snapshot_interval),
+            Bounds(settings.snapshot_at_once, settings.snapshot_budget),
+            self.registry,
+        )
+        times = Timetable(fleet, self.routes, taker, self.registry, settings.snapshot_interval)
+        self._every(times.seconds, times.go)
+        self._every(ADOPT_INTERVAL, times.adopt)
+        return taker
 
     async def reconcile(self) -> None:
         """See to all machines that there are, now and again and again."""
@@ -136,6 +159,7 @@ class Engine:
         """Have the directory forget what nobody needs any more."""
         assert self.live is not None  # it was started
         await self.live.directory.sessions.purge()
+        await self.live.directory.snapshots.purge(FAILURES_KEPT)
         await self.live.directory.awake.purge()
 
     def _every(
@@ -193,6 +217,8 @@ class Engine:
             self._rounds.stop()
         self.bonds.stop()
         if self.live is not None:
+            if self.live.taker is not None:
+                self.live.taker.stop()
             await self.live.waker.stop()
 
     async def stop(self, *, stop_machines: bool) -> None:

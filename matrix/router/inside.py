@@ -21,6 +21,7 @@ from matrix.router.census import census
 from matrix.router.engine import Engine, Machinery
 from matrix.router.internal import Crew, Instance, InternalApi
 from matrix.router.machine_api import MachineApi
+from matrix.router.snapshots.api import SnapshotsApi
 from matrix.router.supplies import Supplies
 
 
@@ -58,10 +59,13 @@ class Inside:
             crew,
             partial(census, engine.reactor, engine.loop, engine.wheel),
         )
+        snapshots = SnapshotsApi(live.directory, live.waker, live.taker)
+        snapshots.join(api.add)
         archive = self._archive
         self._care = care = Care(engine, live, supplies.master)
         archive.open(live.directory, supplies.master, care.begin)
         machines = self._for_machines(live, supplies)
+        snapshots.join_machines(machines)
 
         def handler(exchange: Exchange) -> None:
             path = exchange.request.path

@@ -125,6 +125,8 @@ class InternalApi:
         AwakeApi(directory).join(api)
         StraysApi(directory).join(api)
         self._api = api
+        self.add = api.add
+        """Lets another part of the admin API answer on a path."""
 
     def __call__(self, exchange: Exchange) -> None:
         """See L{matrix.http.interfaces.Handler}."""

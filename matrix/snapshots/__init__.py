@@ -13,6 +13,7 @@ from matrix.snapshots.policy import bucket_policy
 from matrix.snapshots.repository import Repositories, Shape
 from matrix.snapshots.restic import Desk, RepositoryBusy, Restic, ResticFailed, find_restic
 from matrix.snapshots.retention import Rules, span
+from matrix.snapshots.schedule import Schedule
 
 __all__ = [
     "Access",
@@ -33,6 +34,7 @@ __all__ = [
     "Rules",
     "S3Place",
     "S3Store",
+    "Schedule",
     "Shape",
     "StoreUnavailable",
     "bucket_policy",

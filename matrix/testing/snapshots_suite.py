@@ -29,7 +29,7 @@ class SnapshotsContract(DirectoryCase):
 
     async def user(self) -> UserId:
         """Somebody who was admitted."""
-        return (await self.directory.admit(anybody(), "")).id
+        return (await self.directory.admit(anybody(), "somebody@example.org")).id
 
     async def due(self) -> UserId:
         """Somebody whose next snapshot is due."""
@@ -165,6 +165,7 @@ class SnapshotsContract(DirectoryCase):
         assert await self.snapshots.failing() == 1
         [standing] = await self.snapshots.standings()
         assert (standing.user_id, standing.failures) == (who, 3)
+        assert standing.email == "somebody@example.org"
         assert (standing.newest, standing.reason) == (None, "disk on fire")
         taken = await self.done(who, "one")
         assert await self.snapshots.failing() == 0
