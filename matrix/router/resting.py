@@ -8,6 +8,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from matrix.directory import DirectoryUnavailable, StaleRow
+from matrix.errors import Conflict
 from matrix.http import Backend
 from matrix.machines import LifecycleEvent, ProviderError, Recall, Recalled
 from matrix.model import Machine, MachineState
@@ -25,6 +26,17 @@ DRAIN_TIME = 0.1
 """Seconds for the last bytes of ended streams to leave before the machine is frozen."""
 
 _log = Logger()
+
+
+def refuse_unless_it_sleeps(fleet: Fleet) -> None:
+    """
+    @raise Conflict: machines are never put to sleep.
+    """
+    if not fleet.provider.sleeps:
+        raise Conflict(
+            "machines are never put to sleep: auto_stop_machines is off in their template",
+            reason="never-sleeps",
+        )
 
 
 async def freeze(fleet: Fleet, route: Route, backend: Backend, cause: str) -> bool:

@@ -17,7 +17,7 @@ from matrix.machines import ProviderError
 from matrix.metrics import Registry, series
 from matrix.model import Machine, MachineState, UserId, UserState
 from matrix.router.fleet import SOON, Fleet
-from matrix.router.resting import freeze, put_away
+from matrix.router.resting import freeze, put_away, refuse_unless_it_sleeps
 from matrix.router.rousing import Rousing
 from matrix.router.routes import Route, RouteTable
 from matrix.router.yielding import (
@@ -101,6 +101,7 @@ class Waker:
 
         @raise Unavailable: it was wanted meanwhile, or could not be suspended.
         """
+        refuse_unless_it_sleeps(self._fleet)
         route = self._routes.ensure(user_id, self)
         await self.settled(route)
         if route.backend is None:
