@@ -211,6 +211,9 @@ class Machine:
     never started meanwhile, and deleted then."""
     former_volume_id: str | None = None
     """As C{former_machine_id}."""
+    on_trial: bool = False
+    """Whether it was made in the former one's place, and has not answered yet: until then the
+    former one has the user's data."""
     stranded_at: datetime | None = None
     """Since when it cannot be started where it is, if it cannot."""
 

@@ -76,6 +76,7 @@ _CHECKS: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "size": (_text, "text or None"),
     "former_machine_id": (_text, "text or None"),
     "former_volume_id": (_text, "text or None"),
+    "on_trial": (lambda value: type(value) is bool, "true or false"),
     "stranded_at": (_instant, "a datetime with a time zone, or None"),
 }
 

@@ -88,7 +88,25 @@ class Making:
         text = f"no room at Fly: {'; '.join(full)}"
         if volume is not None:
             raise Stranded(text, can_copy=True, retry_after=FULL_AGAIN)
+        if self._ledger.row.on_trial:
+            await self._return()
         raise ProviderError(text, retry_after=FULL_AGAIN)
+
+    async def _return(self) -> None:
+        """Nowhere is there room for a machine that was to be moved: perhaps there is where it
+        was, when it is tried again."""
+        row = self._ledger.row
+        volume_id = row.former_volume_id
+        volume = None if volume_id is None else await self._volumes.look(volume_id)
+        await self._ledger.write(
+            machine_id=row.former_machine_id,
+            volume_id=volume_id,
+            region=row.region if volume is None else volume.region,
+            former_machine_id=None,
+            former_volume_id=None,
+            on_trial=False,
+            provision_step=steps.MADE,
+        )
 
     def _targets(self, volume: FlyVolume | None) -> Iterator[tuple[str, str | None]]:
         """Where to try, and how large, in turns: all sizes in one region, then in the next; and
@@ -141,9 +159,8 @@ class Making:
         spare = row.volume_id if row.provision_step in (steps.EMPTY, steps.COPY) else None
         if spare is not None and spare != mine:
             await self._volumes.delete(spare)
-        made = steps.MOVED if steps.is_move(row) else steps.MADE
         fields = {"machine_id": found.id, "volume_id": mine, "app": self._ledger.app}
-        fields |= {"region": found.region or row.region, "provision_step": made}
+        fields |= {"region": found.region or row.region, "provision_step": steps.MADE}
         if any(getattr(row, name) != value for name, value in fields.items()):
             await self._ledger.write(**fields)
         return found.id
@@ -190,9 +207,9 @@ class Making:
                     return await self._adopt(found)
                 await self._patience.pause(error)
             else:
-                step = steps.MOVED if steps.is_move(self._ledger.row) else steps.MADE
-                image = self._place.image
-                await self._ledger.write(machine_id=made.id, image=image, provision_step=step)
+                await self._ledger.write(
+                    machine_id=made.id, image=self._place.image, provision_step=steps.MADE
+                )
                 return made.id
 
     async def _perhaps_made(self, error: FlyError, wanted: Wanted) -> FlyMachine | None:

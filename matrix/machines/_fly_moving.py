@@ -1,8 +1,8 @@
 """Moving a machine that cannot be started where it is: another one is made elsewhere, beside it.
 
 The row keeps the former machine and volume until the new machine has answered; only then are they
-deleted. Whatever is interrupted, the row says which of the two holds the truth: the former as long
-as C{provision_step} is not C{made}.
+deleted. Whatever is interrupted, the row says which of the two holds the truth: the former one as
+long as the new one is C{on_trial}.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ class Moving:
         @param fresh: with an empty volume.
         @raise Stranded: the volume cannot be copied.
         """
-        if self._is_old_move() and not await self.end():
+        if not self._ledger.row.on_trial and not await self.end():
             text = "it was moved a moment ago, and its data are still being copied"
             raise ProviderError(text, retry_after=STILL_COPIED_AGAIN)
         row = self._ledger.row
-        known = row.former_volume_id if steps.is_move(row) else await self._volume_of_row()
+        known = row.former_volume_id if row.on_trial else await self._volume_of_row()
         if not fresh:
             await self._check_source(known)
         step = steps.since_now(steps.BEGUN if fresh else steps.COPYING)
-        if steps.is_move(row):  # what was made has never answered, so it holds nothing
+        if row.on_trial:  # what was made has never answered, so it holds nothing
             await self._give_up()
             await self._ledger.write(machine_id=None, volume_id=None, provision_step=step)
         else:
@@ -62,6 +62,7 @@ class Moving:
                 former_volume_id=known,
                 machine_id=None,
                 volume_id=None,
+                on_trial=True,
                 provision_step=step,
             )
 
@@ -74,8 +75,6 @@ class Moving:
         row = self._ledger.row
         if row.former_machine_id is None and row.former_volume_id is None:
             return True
-        if row.provision_step != steps.MADE:
-            await self._ledger.write(provision_step=steps.MADE)
         if row.volume_id is not None:
             volume = await self._volumes.look(row.volume_id)
             if volume is not None and volume.state not in COMPLETE:
@@ -87,11 +86,6 @@ class Moving:
             await self._volumes.delete(row.former_volume_id)
             await self._ledger.write(former_volume_id=None)
         return True
-
-    def _is_old_move(self) -> bool:
-        row = self._ledger.row
-        has_former = row.former_machine_id is not None or row.former_volume_id is not None
-        return has_former and not steps.is_move(row)
 
     async def _volume_of_row(self) -> str | None:
         """The one that the machine has: another than it was made with if Fly has moved it."""

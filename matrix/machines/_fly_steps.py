@@ -23,8 +23,6 @@ FOUND = "found"
 """There is a volume that was found by its name, and may hold data."""
 CLAIMED = "claimed"
 """There is a machine from stock, which need not be told yet whose it is."""
-MOVED = "moved"
-"""There is a machine elsewhere than the former one, and it has not answered yet."""
 MADE = "made"
 """There is, or was, a machine."""
 
@@ -68,13 +66,7 @@ def was_made_since(step: str | None, volume: FlyVolume) -> bool:
     return made.timestamp() >= at - SKEW
 
 
-def is_move(row: Machine) -> bool:
-    """Whether a machine is being made that has to take a former one's place."""
-    former = row.former_machine_id or row.former_volume_id
-    return former is not None and row.provision_step != MADE
-
-
 def copies(row: Machine) -> bool:
     """Whether the volume that is to be made is a copy of the former one."""
     kind = (row.provision_step or "").partition(" ")[0]
-    return is_move(row) and row.former_volume_id is not None and kind not in (BEGUN, EMPTY)
+    return row.on_trial and row.former_volume_id is not None and kind not in (BEGUN, EMPTY)

@@ -68,7 +68,7 @@ class Volumes:
             found = await self.look(row.volume_id)
             if found is not None:
                 return found
-            if row.provision_step in (steps.MADE, steps.MOVED):
+            if row.provision_step == steps.MADE:
                 _log.error("{user}: volume {id} is gone", user=row.user_id, id=row.volume_id)
         return await self._by_name(wanted)
 
@@ -108,7 +108,7 @@ class Volumes:
                 return None  # not even the app
             raise
         others = [one for one in volumes if one.id != row.former_volume_id]
-        if steps.is_move(row):  # what is older is no part of the move
+        if row.on_trial:  # what is older is no part of the move
             others = [one for one in others if steps.was_made_since(row.provision_step, one)]
         return _named(others, wanted.volume_name)
 

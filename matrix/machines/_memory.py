@@ -131,7 +131,8 @@ class MemoryProvider:
         try:
             self.fleet.made += 1
             machine_id = f"memory-{self.fleet.made}"
-            await keep(former_machine_id=machine.machine_id, machine_id=machine_id)
+            former = machine.machine_id
+            await keep(former_machine_id=former, machine_id=machine_id, on_trial=True)
             self.fleet.machines[machine.user_id] = MemoryMachine(machine_id)
             return machine_id
         finally:

@@ -146,8 +146,9 @@ class IProvider(Interface):
         """
         Make the user another machine somewhere else, not started, beside the one that cannot be
         started. Returns its machine id, which was kept. The former machine and data place stay in
-        the row (C{former_machine_id}, C{former_volume_id}) until L{confirm}. What was interrupted
-        is taken up by L{provision}.
+        the row (C{former_machine_id}, C{former_volume_id}) until L{confirm}; the new one is
+        C{on_trial} until whoever asked has seen it answer. What was interrupted is taken up by
+        L{provision}.
 
         @param fresh: with an empty data place, instead of a copy of what there is.
         @raise Stranded: its data cannot be copied.
@@ -155,7 +156,8 @@ class IProvider(Interface):
 
     async def confirm(machine: Machine, keep: Keep) -> bool:
         """
-        Delete what the row still has of before the machine was moved, since the new one answers.
+        Delete what the row still has of before the machine was moved, since the new one has
+        answered: it is C{on_trial} no more.
 
         @return: whether nothing of it is left; if not, ask again in a while.
         """

@@ -77,6 +77,12 @@ WAKE_SECONDS = HistogramSeries(
     _WAKE_BOUNDS,
     ("was",),
 )
+MACHINE_MOVES = CounterSeries(
+    "matrix_machine_moves",
+    "Machines made elsewhere because they could not be started where they were: no-room, or "
+    "host-down (from the newest snapshot).",
+    ("cause",),
+)
 WAKE_FAILURES = CounterSeries(
     "matrix_wake_failures", "Wakes that failed, by what woke the machine.", ("cause",)
 )
@@ -313,6 +319,7 @@ TABLE: tuple[Series, ...] = (
     WAKES,
     WAKE_SECONDS,
     WAKE_FAILURES,
+    MACHINE_MOVES,
     SUSPENDS,
     AWAKE_MACHINES,
     AWAKE_SECONDS,

@@ -17,12 +17,14 @@ from matrix.model import Address
 from matrix.net import NativeClientEndpoint, Wheel, event_loop, file_shares
 from matrix.router.awake import AwakeGauges
 from matrix.router.bonds import Bonds
-from matrix.router.fleet import Fleet
+from matrix.router.fleet import MOVES, Fleet
 from matrix.router.idle import Idle, Periodic
 from matrix.router.leases import Leases
 from matrix.router.owners import this_router
 from matrix.router.rounds import Rounds
 from matrix.router.routes import RouteTable
+from matrix.router.settling import INTERVAL as SETTLING_INTERVAL
+from matrix.router.settling import Settling
 from matrix.router.snapshots.daemon import HttpDaemons
 from matrix.router.snapshots.taker import Bounds, Taker
 from matrix.router.snapshots.timetable import ADOPT_INTERVAL, Timetable
@@ -121,7 +123,11 @@ class Engine:
         )
         self._every(idle.interval, idle.sweep)
         self._every(idle.touch_interval, idle.touch)
+        self._every(SETTLING_INTERVAL, Settling(fleet).run)
         self._watch_gauges(directory)
+        for cause in MOVES:
+            moves = self.registry.counter(series.MACHINE_MOVES, cause)
+            moves.read = partial(fleet.moves.__getitem__, cause)
         return live
 
     def _take_snapshots(self, fleet: Fleet) -> Taker:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -28,6 +28,9 @@ LEASE = timedelta(seconds=60)
 SOON = 1.0
 """Seconds after which to try again when nothing better is known."""
 
+MOVES = ("no-room", "host-down")
+"""Why machines are moved."""
+
 _Answer = TypeVar("_Answer")
 _log = Logger()
 
@@ -49,6 +52,17 @@ class Row:
         fleet = self._fleet
         self.machine = await fleet.directory.change(self.machine, **fields, **fleet.claim())
         return self.machine
+
+
+class Stock(Protocol):
+    """Has machines ready for those who have none."""
+
+    async def __call__(self, row: Row) -> None:
+        """Give the user of a row a machine, if there is one: the row tells of it then."""
+
+
+async def nothing_in_stock(row: Row) -> None:
+    """A L{Stock} where none is kept."""
 
 
 class Fleet:
@@ -81,6 +95,12 @@ class Fleet:
         self.saver: Saver = NoSaver()
         """Who takes snapshots; whoever can replaces it before machines are watched."""
         self.leases = leases or Leases(directory)
+        self.stock: Stock = nothing_in_stock
+        """Who has machines ready; whoever does replaces it before machines are made."""
+        self.moves = dict.fromkeys(MOVES, 0)
+        """How many machines were moved, by cause."""
+        self.moved: set[UserId] = set()
+        """Those whose machines answer here, and still have another one from before a move."""
         self._has_ended = has_ended
         self._secrets = secrets
         self._around = around
@@ -139,6 +159,8 @@ class Fleet:
     def install(self, route: Route, machine: Machine, backend: Backend) -> None:
         """Let the route's requests go to the machine through C{backend}."""
         route.row = machine
+        if machine.former_machine_id is not None or machine.former_volume_id is not None:
+            self.moved.add(machine.user_id)
         bearer = f"Authorization: Bearer {self.token(machine)}\r\n"
         route.identity = f"X-Matrix-User: {machine.user_id}\r\n{bearer}".encode()
         route.backend = backend

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from twisted.internet.task import deferLater
@@ -13,6 +12,7 @@ from matrix.errors import Blocked, Gone, MatrixError, Unavailable
 from matrix.http import Backend, probe
 from matrix.machines import LifecycleEvent, Observed, ProviderError, Started
 from matrix.model import Address, Machine, MachineState, User, UserState
+from matrix.router import placing
 from matrix.router.fleet import PROBE_TIMEOUT, SOON, Fleet
 from matrix.router.routes import Route, Wake
 from matrix.router.yielding import news
@@ -60,7 +60,7 @@ class Rousing:
                     raise
 
     async def _from(self, machine: Machine) -> Wake:
-        if machine.state is MachineState.RUNNING:
+        if machine.state is MachineState.RUNNING and not machine.on_trial:
             backend = await self._fleet.reach(machine)
             if backend is not None:
                 self._fleet.install(self._route, machine, backend)
@@ -105,13 +105,13 @@ class Rousing:
             state_reason=None,
             **fleet.claim(),
         )
-        starting = fleet.provider.start(replace(machine, state=prior), fleet.environment(machine))
-        started: Started = await fleet.ask(fleet.row(machine), starting)
+        row = fleet.row(machine)
+        started: Started = await fleet.ask(row, placing.started(fleet, row, prior))
         machine = await fleet.directory.change(
-            machine,
+            row.machine,
             address=started.address,
             boot_id=started.boot_id,
-            volume_id=started.volume_id or machine.volume_id,
+            volume_id=started.volume_id or row.machine.volume_id,
         )
         start_s = clock.seconds() - began
         route.enter("waiting")
@@ -144,8 +144,7 @@ class Rousing:
         else:  # an earlier attempt failed before there was a machine
             machine = await fleet.advance(machine, LifecycleEvent.WAKE, **fleet.claim())
         row = fleet.row(machine)
-        making = fleet.provider.provision(machine, fleet.environment(machine), row.keep)
-        machine_id: str = await fleet.ask(row, making)
+        machine_id: str = await fleet.ask(row, placing.made(fleet, row))
         if row.machine.machine_id == machine_id:
             return row.machine
         return await row.keep(machine_id=machine_id)
@@ -163,7 +162,9 @@ class Rousing:
                 looked_at = clock.seconds()
             await deferLater(clock, PROBE_INTERVAL)
         now = datetime.now(UTC)
-        machine = await fleet.settle(machine, LifecycleEvent.WOKE, last_wake_at=now)
+        machine = await fleet.settle(
+            machine, LifecycleEvent.WOKE, last_wake_at=now, **placing.answered(machine)
+        )
         fleet.install(self._route, machine, backend)
 
     async def _not_ready(self, machine: Machine, backend: Backend) -> None:

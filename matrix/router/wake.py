@@ -233,7 +233,7 @@ class Waker:
         """Take charge of a machine that runs, without waking one that does not."""
         route = self._routes.ensure(user_id, self)
         machine = await self._fleet.directory.machine(user_id)
-        if machine is None or machine.state is not MachineState.RUNNING:
+        if machine is None or machine.state is not MachineState.RUNNING or machine.on_trial:
             return
         user = await self._fleet.directory.user(user_id)
         if user is None or user.state is not UserState.ACTIVE:

@@ -169,6 +169,7 @@ class DirectoryContract(DirectoryCase):
             "size": "shared-cpu-2x:1gb",
             "former_machine_id": "m-0",
             "former_volume_id": "v-0",
+            "on_trial": True,
             "stranded_at": NOON + timedelta(hours=1),
         }
         everything = {field.name for field in fields(Machine)} - {"user_id", "generation"}

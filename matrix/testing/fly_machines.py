@@ -97,7 +97,8 @@ class FlyMachinesCase(TestCase):
         """A provider of the same machines, as of another router."""
         place = FlyPlace(ORGANIZATION, APP, ("fra", "ams"), "registry.example/daemon:1")
         place = FlyPlace(place.org, APP, options.pop("regions", place.regions),
-                         options.pop("image", place.image), self.template)  # fmt: skip
+                         options.pop("image", place.image), self.template,
+                         options.pop("sizes", ()))  # fmt: skip
         client = options.pop("client", None) or self.client()
         return FlyProvider(client, FlyPlans(place), self.reactor, **options)
 

@@ -1,6 +1,7 @@
 DROP TABLE IF EXISTS stock;
 
 ALTER TABLE machines DROP COLUMN IF EXISTS stranded_at;
+ALTER TABLE machines DROP COLUMN IF EXISTS on_trial;
 ALTER TABLE machines DROP COLUMN IF EXISTS former_volume_id;
 ALTER TABLE machines DROP COLUMN IF EXISTS former_machine_id;
 ALTER TABLE machines DROP COLUMN IF EXISTS size;

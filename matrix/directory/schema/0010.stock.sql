@@ -5,6 +5,7 @@
 ALTER TABLE machines ADD COLUMN IF NOT EXISTS size text;
 ALTER TABLE machines ADD COLUMN IF NOT EXISTS former_machine_id text;
 ALTER TABLE machines ADD COLUMN IF NOT EXISTS former_volume_id text;
+ALTER TABLE machines ADD COLUMN IF NOT EXISTS on_trial boolean NOT NULL DEFAULT false;
 ALTER TABLE machines ADD COLUMN IF NOT EXISTS stranded_at timestamptz;
 
 -- As many rows as there are to be machines, numbered from 1: whoever fills the stock, there are
