@@ -12,6 +12,7 @@ import matrix
 from matrix.cli._access import sessions, users
 from matrix.cli._machine import machine
 from matrix.cli._output import clear_errors, json_option, show
+from matrix.cli._restore import restore
 from matrix.cli._server import CommandError, Server, locate, user_path
 from matrix.cli._strays import strays
 from matrix.cli._text import details, duration, facts, moment, table
@@ -48,6 +49,7 @@ def main(context: click.Context, env_file: Path | None, state_dir: Path | None) 
 main.add_command(users)
 main.add_command(sessions)
 main.add_command(machine)
+main.add_command(restore)
 main.add_command(top)
 main.add_command(strays)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 from twisted.internet.threads import deferToThread
@@ -13,6 +12,7 @@ from matrix.errors import ConfigurationError
 from matrix.router.caretaker import DAY, Caretaker, Times, Window
 from matrix.router.engine import Engine, Machinery
 from matrix.router.erasing import destroy_machine
+from matrix.router.vault import keeping_place
 from matrix.settings import Settings
 from matrix.snapshots import Desk, Keeper, Rules, S3Place, S3Store, Shape, find_restic, span
 
@@ -65,17 +65,6 @@ class Care:
         if self._store is not None:
             store, self._store = self._store, None
             await deferToThread(store.stop)
-
-
-def keeping_place(settings: Settings, place: S3Place) -> S3Place:
-    """The store with the key that may delete, if there is one of its own for that."""
-    if settings.s3_keeping_secret_key is None:
-        return place
-    return replace(
-        place,
-        access_key=settings.s3_keeping_access_key,
-        secret_key=settings.s3_keeping_secret_key.get_secret_value(),
-    )
 
 
 def rules_from(settings: Settings) -> Rules:

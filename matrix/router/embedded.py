@@ -21,6 +21,9 @@ from matrix.testing.issuer import LocalIssuer
 
 USERS = ("alice", "bob")
 
+MASTER_FILE = "master-secret"
+"""Where in the state directory the master secret is, unless it is set."""
+
 
 class Embedded:
     """
@@ -42,7 +45,7 @@ class Embedded:
             self._issuer = LocalIssuer.open(directory / "issuer")
             self.ca, self.cert, self.key = LocalAuthority(directory / "tls").ensure()
             self.admin_token = settings.admin_token or _secret(directory / "admin-token")
-            self._master = settings.daemon_token or _secret(directory / "master-secret")
+            self._master = settings.daemon_token or _secret(directory / MASTER_FILE)
         except OSError as error:
             path = error.filename or directory
             raise ConfigurationError(f"MATRIX_STATE_DIR: {error.strerror}: {path}") from None

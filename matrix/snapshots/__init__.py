@@ -14,11 +14,13 @@ from matrix.snapshots.repository import Repositories, Shape
 from matrix.snapshots.restic import Desk, RepositoryBusy, Restic, ResticFailed, find_restic
 from matrix.snapshots.retention import Rules, span
 from matrix.snapshots.schedule import Schedule
+from matrix.snapshots.shelf import Dated, NoSuchSnapshot, Shelf, choose
 
 __all__ = [
     "Access",
     "Admission",
     "Damaged",
+    "Dated",
     "Desk",
     "Drilled",
     "EmbeddedSeaweed",
@@ -27,6 +29,7 @@ __all__ = [
     "Keeping",
     "MachineAdmission",
     "MemoryStore",
+    "NoSuchSnapshot",
     "Repositories",
     "RepositoryBusy",
     "Restic",
@@ -36,8 +39,10 @@ __all__ = [
     "S3Store",
     "Schedule",
     "Shape",
+    "Shelf",
     "StoreUnavailable",
     "bucket_policy",
+    "choose",
     "find_restic",
     "span",
 ]

@@ -91,6 +91,17 @@ class Seaweed:
         endpoint = f"http://{HOST}:{self._ports['s3']}"
         return S3Place(endpoint, BUCKET, *keys(self.root))
 
+    def found(self) -> S3Place:
+        """
+        As L{where}, for those who have not started it.
+
+        @raise ConfigurationError: it was never started.
+        """
+        self._read_ports()
+        if not self._ports:
+            raise ConfigurationError(f"no store of snapshots was ever started in {self.root}")
+        return self.where()
+
     def start(self) -> None:
         """
         See to it that the server runs.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from matrix.processes import Supervised
 from matrix.snapshots._s3_wire import S3Place
 from matrix.snapshots._seaweed import Seaweed, find_program
@@ -24,6 +26,15 @@ class EmbeddedSeaweed(Supervised[S3Place]):
         @raise ConfigurationError: it is not installed.
         """
         find_program()
+
+    @staticmethod
+    def find(directory: Path) -> S3Place:
+        """
+        Where the server of this directory is, be it started by whomever.
+
+        @raise ConfigurationError: none ever was.
+        """
+        return Seaweed(directory, "").found()
 
     def make(self) -> Seaweed:
         return Seaweed(self._directory, find_program())

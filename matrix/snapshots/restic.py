@@ -116,7 +116,7 @@ class Restic:
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             status = await self._spawn(arguments, out, err)
             if status:
-                raise _failure(arguments[0], status, _tail(err))
+                raise failure(arguments[0], status, _tail(err))
             out.seek(0)
             return out.read(OUTPUT_BYTES)
 
@@ -159,7 +159,8 @@ class Restic:
         return ended
 
 
-def _failure(verb: str, status: int, said: str) -> ResticFailed:
+def failure(verb: str, status: int, said: str) -> ResticFailed:
+    """What a run that ended badly means, by its exit status and what it said."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     if status == LOCKED or _LOCKED_TEXT in said:
         return RepositoryBusy(f"restic {verb}: another works on this repository")

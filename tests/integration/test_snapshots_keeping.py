@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from matrix.model import user_id
@@ -23,6 +26,8 @@ from matrix.snapshots import (
     ResticFailed,
     Rules,
     S3Store,
+    Shelf,
+    choose,
 )
 from matrix.snapshots._places import Keys
 from matrix.snapshots._s3_wire import S3Place
@@ -237,6 +242,49 @@ class KeeperTests(ResticCase, TestCase):
             await self.keys_below(f"{PREFIX}{self.bob}"), [f"{PREFIX}{self.bob}/config"]
         )
         self.assertEqual(await self.keeper.erase(self.alice), 0)
+
+    async def brought(self, target: Path, only: str | None = None) -> None:
+        """The newest snapshot, or something of it, on the box."""
+        shelf = Shelf(self.desk, self.alice, PASSWORD)
+
+        def bring() -> None:
+            shelf.bring(choose(shelf.snapshots()), target, ".copies", only)
+
+        await deferToThread(bring)
+
+    async def test_brought_back_to_a_folder_or_in_part(self) -> None:
+        self.fill(2, 100_000)
+        (self.source / "no[te]s *").mkdir()
+        (self.source / "no[te]s *" / "a").write_text("a")
+        (self.source / "notes").write_text("another")
+        (self.source / ".copies" / "db").mkdir(parents=True)
+        (self.source / ".copies" / "db" / "x.sqlite").write_text("the copy")
+        command = self.desk.command("backup", ".")
+        environment = self.desk.environment(self.alice, PASSWORD)
+        await deferToThread(
+            subprocess.run, command, env=environment, cwd=self.source, check=True, stdout=-3
+        )
+        (self.source / "db").mkdir()
+        (self.source / ".copies" / "db" / "x.sqlite").rename(self.source / "db" / "x.sqlite")
+        shutil.rmtree(self.source / ".copies")
+
+        target = self.folder / "brought"
+        await self.brought(target)
+        compared = subprocess.run(["diff", "-r", self.source, target], capture_output=True)
+        self.assertEqual(compared.stdout, b"")
+        await self.raises(FileExistsError, self.brought(target))
+
+        for path in ("no[te]s *", "/no[te]s */a", "db/x.sqlite"):
+            part = self.folder / f"part-{path.count('/')}-{len(path)}"
+            await self.brought(part, path)
+            one, other = self.source / path.lstrip("/"), part
+            compared = subprocess.run(["diff", "-r", one, other], capture_output=True)
+            self.assertEqual(compared.stdout + compared.stderr, b"")
+        for path in ("nowhere", "/", "../etc/passwd"):
+            said = await self.raises(ResticFailed, self.brought(self.folder / "none", path))
+            self.assertIn(path, said)
+        left = {one.name for one in self.folder.iterdir() if one.name.startswith(".")}
+        self.assertEqual(left, set(), "nothing half-way is left")
 
     async def test_no_secret_is_told(self) -> None:
         desk = Desk(self.desk.place, "nobody/")
