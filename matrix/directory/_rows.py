@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from datetime import UTC, datetime
+from sys import intern
 from typing import Any
 from uuid import UUID
 
@@ -43,6 +44,12 @@ SESSION_COLUMNS = (
 BUSY_COLUMNS = ("user_id", "reason", "since", "until")
 SNAPSHOT_COLUMNS = tuple(field.name for field in fields(Snapshot))
 SIGN_IN_COLUMNS = ("id", "session_id", "user_id", "sealed", "ends_at", "generation")
+
+
+_SHARED = (
+    "provider", "app", "region", "image", "wake_cause", "suspend_cause", "lease_owner", "size",
+)  # fmt: skip
+"""Columns that have the same few values in most rows: kept once, for a router knows very many."""
 
 
 def _text(value: object) -> bool:
@@ -109,6 +116,9 @@ def to_machine(row: Row) -> Machine:
     values = dict(zip(MACHINE_COLUMNS, row, strict=True))
     values["state"] = MachineState(values["state"])
     values["address"] = None if values["address"] is None else Address.parse(values["address"])
+    for name in _SHARED:
+        if values[name] is not None:
+            values[name] = intern(values[name])
     for name in ("last_active_at", "last_wake_at", "lease_expires_at", "stranded_at"):
         values[name] = _utc(values[name])
     return Machine(**values)

@@ -41,6 +41,8 @@ AWAKE_INTERVAL = 30.0
 """Seconds between two counts of who is awake: about as often as metrics are scraped."""
 FAILURES_KEPT = 30 * 86400.0
 """Seconds for which attempts at snapshots that failed are remembered."""
+TIDY_INTERVAL = 60.0
+"""Seconds between two looks for routes of which less need be known, or nothing."""
 PURGE_INTERVAL = 3600.0
 """Seconds between two clearings of the directory: rows are kept for days."""
 
@@ -124,6 +126,7 @@ class Engine:
         self._every(idle.interval, idle.sweep)
         self._every(idle.touch_interval, idle.touch)
         self._every(SETTLING_INTERVAL, Settling(fleet).run)
+        self._every(TIDY_INTERVAL, self._tidy)
         self._watch_gauges(directory)
         for cause in MOVES:
             moves = self.registry.counter(series.MACHINE_MOVES, cause)
@@ -160,6 +163,12 @@ class Engine:
         """See to what a process that died has left behind."""
         if self._rounds is not None:
             await self._rounds.heal()
+
+    async def _tidy(self) -> None:
+        """Know no more than is needed, while what is forgotten can be asked for again."""
+        assert self.live is not None  # it was started
+        if self.live.directory.stale_since() is None:
+            self.routes.tidy()
 
     async def _purge(self) -> None:
         """Have the directory forget what nobody needs any more."""

@@ -136,8 +136,10 @@ class Idle:
         return max(route.used or 0.0, route.used_elsewhere)
 
     def _unused(self, route: Route) -> bool:
+        if route.backend is None:  # most routes
+            return False
         used = route.used
-        if route.backend is None or used is None:
+        if used is None:
             return False
         if route.backend.requests:
             route.backend.used_at = used
@@ -155,7 +157,8 @@ class Idle:
         """Tell the directory when machines were last in use."""
         active, news = {}, {}
         for route in self._routes:
-            used = route.used
+            # Of many routes few are awake: these are left out before anything is reckoned.
+            used = route.used if route.backend or route.cordoned or route.former else None
             if used is not None:
                 active[route.user_id] = used
                 if self._touched.get(route.user_id) != used and (at := route.used_at) is not None:

@@ -61,6 +61,8 @@ class Reconciler:
         await self._each(
             lambda after: roll.in_states(name, _IN_TRANSITION, after, PAGE), self._check
         )
+        if not self._provider.sleeps:
+            return
         idle = self._idle + UNHEARD
         await self._each(lambda after: roll.overdue(name, idle, after, PAGE), self._rest)
 
@@ -144,8 +146,17 @@ class Reconciler:
             route.used_elsewhere = 0.0  # long ago: the next look at idle machines sees to it
         elif route is None or route.phase == "resting":
             present = await self._directory.machine(machine.user_id)
-            if present is not None and present.state is _S.RUNNING:
+            if (
+                present is not None
+                and present.state is _S.RUNNING
+                and not await self._busy(present)
+            ):
                 await put_away(self._fleet, present, UNANSWERING)
+
+    async def _busy(self, machine: Machine) -> bool:
+        leases = self._fleet.leases
+        busy = await leases.of([machine.user_id])
+        return leases.counts(busy.get(machine.user_id), machine)
 
     async def _correct(self, machine: Machine, observed: Observed) -> None:
         state = next_state(machine.state, _event(machine.state, observed.state))

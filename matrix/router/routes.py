@@ -15,6 +15,12 @@ from matrix.http import SERVICE_RESTART, Backend
 from matrix.model import Machine, MachineState, UserId
 from matrix.router.residency import residency
 
+SLIM = 60.0
+"""Seconds at rest after which a route has nothing to do with how its machine ran: longer than
+whatever may still go on about that."""
+FORGET = 3600.0
+"""Seconds at rest after which a route is forgotten; with it, how long a wake takes here."""
+
 _LEARNED = 0.3
 """Weight of the newest wake in the estimate: recent ones count, one odd one does not."""
 
@@ -71,6 +77,7 @@ class Route:
         "releasing",
         "row",
         "seen_active",
+        "since",
         "unsure",
         "used_elsewhere",
         "user_id",
@@ -105,6 +112,8 @@ class Route:
         self.estimate: float | None = None
         """Seconds that a wake of this machine takes, learned from its own."""
         self.phase = "resting"
+        self.since = wall()
+        """When that began, unix time, seconds."""
         self.began = 0.0
         """When the present or last wake began, in the clock's seconds."""
         self.cause = ""
@@ -196,11 +205,23 @@ class Route:
     def enter(self, phase: str) -> None:
         """Note and tell that something new goes on."""
         self.phase = phase
+        self.since = self._wall()
         self._tell()
 
     def _tell(self) -> None:
         for listener in list(self.listeners):
             listener(self)
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nobody waits for it or looks at it, and nothing is under way."""
+        busy = self.waiters or self.listeners or self.looking or self.releasing
+        return self.phase == "resting" and not busy and not self.backends()
+
+    def slim(self) -> None:
+        """Keep only what the next wake does not read anew."""
+        self.row = self.wake = self.seen_active = None
+        self.identity = b""
 
     # what the state machine asks for
 
@@ -250,6 +271,20 @@ class RouteTable:
 
     def __iter__(self) -> Iterator[Route]:
         return iter(list(self._routes.values()))
+
+    def tidy(self) -> None:
+        """
+        Let go of what nobody needs: most of what is known of a machine that rests, and after
+        a while all of it. What is asked of the directory then is asked at a wake anyway.
+        """
+        now = self._wall()
+        for route in self:
+            if route.is_at_rest:
+                resting = now - route.since
+                if resting > FORGET:
+                    del self._routes[route.user_id]
+                elif resting > SLIM:
+                    route.slim()
 
     def users(self) -> Iterable[UserId]:
         """Everybody whose machine this process had to do with."""

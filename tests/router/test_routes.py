@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from matrix.errors import Unavailable
 from matrix.model import UserId
-from matrix.router.routes import Route, RouteTable
+from matrix.router.routes import FORGET, SLIM, Route, RouteTable
 from tests.router.world import ALICE, BOB, World, outcome
 
 
@@ -134,3 +136,67 @@ class GaugeTests(SynchronousTestCase):
         self.assertEqual(world.routes.streams("websocket"), 0)
         self.assertGreater(world.counters.bytes_out, world.counters.bytes_in)
         self.assertGreater(world.counters.bytes_in, 0)
+
+
+class TidyTests(SynchronousTestCase):
+    """Of machines that rest little is known, and after a while nothing."""
+
+    def setUp(self) -> None:
+        self.world = World()
+        self.wall = time.time()
+        self.world.routes._wall = lambda: self.wall
+
+    def asleep(self) -> Route:
+        self.world.asleep()
+        route = self.world.route()
+        route._wall = self.world.routes._wall
+        route.since = self.wall
+        return route
+
+    def tidied(self, seconds: float) -> Route | None:
+        self.wall += seconds
+        self.world.routes.tidy()
+        return self.world.routes.get(ALICE)
+
+    def test_after_a_while_only_what_a_wake_cannot_learn_is_kept(self) -> None:
+        route = self.asleep()
+        self.assertIsNotNone(route.row)
+        self.tidied(SLIM - 1)
+        self.assertIsNotNone(route.row)
+        self.tidied(2)
+        self.assertEqual((route.row, route.wake, route.identity), (None, None, b""))
+        self.assertIsNotNone(route.estimate)
+
+    def test_later_it_is_forgotten_and_a_request_wakes_the_machine_all_the_same(self) -> None:
+        self.asleep()
+        self.assertIsNotNone(self.tidied(FORGET - 1))
+        self.assertIsNone(self.tidied(2))
+        self.assertEqual(len(self.world.routes), 0)
+        client = self.world.ask()
+        self.world.let_pass(0.3)
+        self.assertEqual(client.status, 200)
+
+    def test_a_slim_one_wakes_and_sleeps_as_before(self) -> None:
+        route = self.asleep()
+        self.tidied(SLIM + 1)
+        client = self.world.ask()
+        self.world.let_pass(0.3)
+        self.assertEqual(client.status, 200)
+        self.assertIsNotNone(route.row)
+
+    def test_one_that_is_awake_or_waited_for_stays(self) -> None:
+        route = self.world.awake()
+        self.assertIs(self.tidied(2 * FORGET), route)
+        self.assertIsNotNone(route.row)
+        route = self.asleep()
+        route.listeners[lambda route: None] = None
+        self.assertIs(self.tidied(2 * FORGET), route)
+        self.assertIsNotNone(route.row)
+
+    def test_one_with_something_under_way_on_connections_of_before_stays(self) -> None:
+        route = self.world.awake()
+        self.world.ask()
+        self.assertEqual(route.requests, 1)
+        route.machine.lost()
+        self.assertEqual(route.phase, "resting")
+        self.assertIs(self.tidied(2 * FORGET), route)
