@@ -196,6 +196,9 @@ class MemoryProvider:
     async def inspect(self, machine: Machine) -> Observed:
         """See L{IProvider}."""
         await self._pass("inspect", machine.user_id)
+        return self._observed(machine)
+
+    def _observed(self, machine: Machine) -> Observed:
         found = self.fleet.machines.get(machine.user_id)
         if found is None:
             return Observed(MachineState.LOST)
@@ -229,7 +232,8 @@ class MemoryProvider:
     async def follow(self, machine: Machine, up: bool) -> Observed:
         """See L{IProvider}."""
         await deferLater(self._clock, LOOK_SECONDS)
-        return await self.inspect(machine)
+        await self._pass("follow", machine.user_id)
+        return self._observed(machine)
 
     def watch(self, died: Callable[[UserId], None]) -> None:
         """See L{IProvider}."""

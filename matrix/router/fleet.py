@@ -13,8 +13,16 @@ from matrix.auth import MachineSecrets
 from matrix.directory import IDirectory
 from matrix.errors import Unavailable
 from matrix.http import Backend, probe
-from matrix.machines import IProvider, LifecycleEvent, MachineGone, ProviderError, next_state
+from matrix.machines import (
+    IProvider,
+    LifecycleEvent,
+    MachineGone,
+    Observed,
+    ProviderError,
+    next_state,
+)
 from matrix.model import Address, Machine, MachineState, UserId
+from matrix.router.knocking import Knocks
 from matrix.router.leases import Leases
 from matrix.router.owners import has_ended
 from matrix.router.routes import Route
@@ -25,6 +33,9 @@ PROBE_TIMEOUT = 2.0
 """Seconds for one look whether a machine answers; one that is swapping in still gets through."""
 LEASE = timedelta(seconds=60)
 """For how long a router that died keeps others from a machine it had in hand."""
+SETTLED = timedelta(seconds=60)
+"""For how long an address at which a machine was in use is surely still its own: to be moved it
+is stopped, and copied to another host."""
 SOON = 1.0
 """Seconds after which to try again when nothing better is known."""
 
@@ -92,6 +103,7 @@ class Fleet:
         self.provider = provider
         self.connect = connect
         self.owner = owner
+        self.knocks = Knocks(clock)
         self.saver: Saver = NoSaver()
         """Who takes snapshots; whoever can replaces it before machines are watched."""
         self.leases = leases or Leases(directory)
@@ -147,14 +159,27 @@ class Fleet:
         return self._secrets.router_to_daemon(machine.user_id, machine.secret_epoch)
 
     async def reach(self, machine: Machine) -> Backend | None:
-        """The connections to a machine that is said to run, if it answers."""
-        if machine.address is None:
+        """The connections to a machine that is said to run, if it answers there."""
+        if machine.address is None or not await self._is_there(machine):
             return None
         backend = self.connect(machine.address)
         if await probe(backend, PROBE_TIMEOUT):
             return backend
         backend.close()
         return None
+
+    async def _is_there(self, machine: Machine) -> bool:
+        """Whether a machine's address is surely not another machine's by now."""
+        known = (at for at in (machine.last_active_at, machine.last_wake_at) if at is not None)
+        latest = max(known, default=None)
+        if not self.provider.moves or (latest and datetime.now(UTC) - latest < SETTLED):
+            return True
+        try:
+            seen: Observed = await self.provider.inspect(machine)
+        except ProviderError as error:
+            _log.warn("cannot look at {user}: {error}", user=machine.user_id, error=error)
+            return False
+        return seen.state is MachineState.RUNNING and seen.address == machine.address
 
     def install(self, route: Route, machine: Machine, backend: Backend) -> None:
         """Let the route's requests go to the machine through C{backend}."""
@@ -194,8 +219,16 @@ class Fleet:
     async def note_failure(self, machine: Machine, event: LifecycleEvent, reason: str) -> None:
         """Write down that a machine did not come up, and why."""
         _log.warn("{user}: {reason}", user=machine.user_id, reason=reason)
-        await self.settle(machine, event, state_reason=reason)
-        await self.directory.record(machine.user_id, event.value, "wake", {"reason": reason})
+        free: dict[str, object] = {"lease_owner": None, "lease_expires_at": None}
+        await self.directory.wakes.change(
+            machine,
+            event.value,
+            "wake",
+            {"reason": reason},
+            state=next_state(machine.state, event),
+            state_reason=reason,
+            **free,
+        )
 
     async def note_death(self, user_id: UserId, boot_id: str | None) -> None:
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -114,6 +115,8 @@ class Progress:
         progress: dict[str, object] = {"state": route.phase, "elapsed_ms": round(elapsed * 1000)}
         if route.estimate is not None:
             progress["estimate_ms"] = round(route.estimate * 1000)
+        if route.restoring is not None:
+            progress |= asdict(route.restoring) | {"percent": route.restoring.percent}
         self._stream.send("progress", json.dumps(progress))
 
     def _ready(self, route: Route) -> None:

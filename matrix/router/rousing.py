@@ -2,62 +2,98 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
 
-from matrix.directory import StaleRow
+from matrix.directory import DirectoryUnavailable, Past, StaleRow
 from matrix.errors import Blocked, Gone, MatrixError, Unavailable
-from matrix.http import Backend, probe
-from matrix.machines import LifecycleEvent, Observed, ProviderError, Started
-from matrix.model import Address, Machine, MachineState, User, UserState
+from matrix.http import Backend
+from matrix.machines import LifecycleEvent, Started, next_state
+from matrix.model import Machine, MachineState, User, UserState
 from matrix.router import placing
-from matrix.router.fleet import PROBE_TIMEOUT, SOON, Fleet
+from matrix.router.coming import Coming
+from matrix.router.fleet import SOON, Fleet
+from matrix.router.history import estimate, pause, still
+from matrix.router.pauses import FAILURES, MOMENT, PRESSING, paused
 from matrix.router.routes import Route, Wake
-from matrix.router.yielding import news
+from matrix.router.yielding import RETURN_WAIT, news
 
-PROBE_INTERVAL = 0.03
-"""Seconds between two looks whether the machine answers yet: flat, since a wake is short and
-each step of a back-off would be felt."""
 OTHERS_INTERVAL = 0.1
 """Seconds, at most, between two looks at a machine that another router has in hand."""
 _PHASES = {MachineState.PROVISIONING: "provisioning", MachineState.STARTING: "starting"}
 """What is told to those who wait while another router brings their machine up."""
-
-_log = Logger()
 
 
 class Rousing:
     """Wakes one route's machine."""
 
     def __init__(self, fleet: Fleet, route: Route, limit: float) -> None:
-        """@param limit: seconds for the whole attempt."""
+        """@param limit: seconds for the whole attempt, or without progress where there is any."""
         self._fleet = fleet
         self._route = route
         self._limit = limit
         self._clock = fleet.clock
         self._deadline = fleet.clock.seconds() + limit
+        self._coming: Coming | None = None
+        self._past = Past()
+        self._unwritten: tuple[Machine, dict[str, object], Wake] | None = None
+
+    @property
+    def deadline(self) -> float:
+        """By the clock, when it is to have ended by itself. Moves with progress."""
+        return self._deadline if self._coming is None else self._coming.deadline
 
     async def run(self, email: str) -> Wake:
         """
-        Returns once the machine answers HTTP and is the route's.
+        Returns once the machine answers HTTP and is the route's. Call L{note} then.
 
         @raise MatrixError: it does not, or its user may not come in.
         @raise DirectoryUnavailable: nothing can be known or written down now.
         """
-        fleet, user_id = self._fleet, self._route.user_id
-        user = await fleet.directory.admit(user_id, email)
-        check_state(user)
-        self._route.idle_timeout = user.idle_timeout
+        machine, lost = await self._arrive(email), False
         while True:
-            machine = await fleet.directory.create_machine(user_id, fleet.provider.name)
             try:
                 return await self._from(await self._mine(machine))
             except StaleRow:
                 # Another router changed the row in between: look again what is to be done.
-                if self._clock.seconds() > self._deadline:
+                if self._clock.seconds() > self.deadline:
                     raise
+            except Unavailable as error:
+                if error.reason != "lost" or lost:
+                    raise self._put_off(error) from error
+                lost = True  # the row says so now, and the next turn makes another one
+            machine = await self._row()
+
+    async def _arrive(self, email: str) -> Machine:
+        """Who wants it, and what there is of it; rows are made for those who are new."""
+        fleet, route = self._fleet, self._route
+        found = await fleet.directory.wakes.find(route.user_id)
+        user, machine, self._past = found.user, found.machine, found.past
+        if user is None or email not in ("", user.email):
+            user = await fleet.directory.admit(route.user_id, email)
+        check_state(user)
+        route.idle_timeout = user.idle_timeout
+        if machine is None:
+            return await self._row()
+        route.estimate = estimate(self._past, machine.state) or route.estimate
+        if machine.state is MachineState.FAILED and route.cause not in PRESSING:
+            seconds = still(self._past)
+            if seconds > MOMENT:
+                raise paused(seconds)
+        return machine
+
+    async def _row(self) -> Machine:
+        fleet = self._fleet
+        return await fleet.directory.create_machine(self._route.user_id, fleet.provider.name)
+
+    def _put_off(self, error: Unavailable) -> Unavailable:
+        """The next attempt is the further away the more have failed."""
+        if error.reason in FAILURES:
+            seconds = pause(self._past.failures + 1)
+            error.retry_after = max(error.retry_after or 0.0, seconds)
+        return error
 
     async def _from(self, machine: Machine) -> Wake:
         if machine.state is MachineState.RUNNING and not machine.on_trial:
@@ -107,24 +143,61 @@ class Rousing:
         )
         row = fleet.row(machine)
         started: Started = await fleet.ask(row, placing.started(fleet, row, prior))
-        machine = await fleet.directory.change(
-            row.machine,
-            address=started.address,
-            boot_id=started.boot_id,
-            volume_id=started.volume_id or row.machine.volume_id,
-        )
+        if started.volume_id not in (None, row.machine.volume_id):
+            await row.keep(volume_id=started.volume_id)
         start_s = clock.seconds() - began
         route.enter("waiting")
-        await self._answering(machine, started.address)
+        coming = self._coming = Coming(fleet, route, row.machine, started, self._limit)
+        backend = await coming.run()
+        if trial := placing.answered(coming.machine):
+            coming.machine = await fleet.directory.change(coming.machine, **trial)
         was = prior if prior is MachineState.PROVISIONING else started.was
         report = Wake(was, route.cause, start_s, clock.seconds() - began - start_s)
+        self._install(coming, started.boot_id, backend, report)
+        return report
+
+    def _install(self, coming: Coming, boot_id: str, backend: Backend, report: Wake) -> None:
+        """
+        Make the machine the route's. That it runs is written down only when those who wait are
+        on their way (L{note}): nobody else acts on the row before, since it is leased, and a
+        router that dies in between leaves what the next attempt finds running.
+        """
+        machine = coming.machine
+        fields: dict[str, object] = {
+            "state": next_state(machine.state, LifecycleEvent.WOKE),
+            "address": coming.address,
+            "boot_id": boot_id,
+            "last_wake_at": datetime.now(UTC),
+            "lease_owner": None,
+            "lease_expires_at": None,
+        }
+        self._unwritten = machine, fields, report
+        row = replace(machine, generation=machine.generation + 1, **fields)  # type: ignore[arg-type]
+        self._fleet.install(self._route, row, backend)
+
+    async def note(self) -> None:
+        """Write down what L{run} came to; while the directory is away, as long as it is so."""
+        if self._unwritten is None:
+            return
+        machine, fields, report = self._unwritten
+        route, expected = self._route, self._route.row
         detail = {
-            "was": was.value,
-            "start_ms": round(start_s * 1000, 1),
+            "was": report.was.value,
+            "start_ms": round(report.start_s * 1000, 1),
             "ready_ms": round(report.ready_s * 1000, 1),
         }
-        await fleet.directory.record(route.user_id, "wake", route.cause, detail)
-        return report
+        while True:
+            try:
+                await self._fleet.directory.wakes.change(
+                    machine, "wake", report.cause, detail, **fields
+                )
+            except StaleRow:  # by another router; or by us, and we were not told
+                route.unsure = True
+            except DirectoryUnavailable:
+                await deferLater(self._clock, RETURN_WAIT)
+                if route.row is expected and route.phase == "awake":
+                    continue
+            return
 
     async def _provision(self, machine: Machine) -> Machine:
         """Make the machine: the row tells of it first, so that a crash leaks nothing."""
@@ -148,45 +221,6 @@ class Rousing:
         if row.machine.machine_id == machine_id:
             return row.machine
         return await row.keep(machine_id=machine_id)
-
-    async def _answering(self, machine: Machine, address: Address) -> None:
-        """Wait until the machine answers HTTP, and make it the route's."""
-        fleet, clock = self._fleet, self._clock
-        backend = fleet.connect(address)
-        looked_at = clock.seconds()
-        while not await probe(backend, PROBE_TIMEOUT):
-            if clock.seconds() > self._deadline:
-                await self._not_ready(machine, backend)
-            if clock.seconds() - looked_at >= 1.0:
-                await self._check_alive(machine, backend)
-                looked_at = clock.seconds()
-            await deferLater(clock, PROBE_INTERVAL)
-        now = datetime.now(UTC)
-        machine = await fleet.settle(
-            machine, LifecycleEvent.WOKE, last_wake_at=now, **placing.answered(machine)
-        )
-        fleet.install(self._route, machine, backend)
-
-    async def _not_ready(self, machine: Machine, backend: Backend) -> None:
-        backend.close()
-        reason = f"no answer to HTTP within {self._limit:g} s"
-        await self._fleet.note_failure(machine, LifecycleEvent.FAILED, reason)
-        raise Unavailable(
-            "The machine runs but does not answer.", reason="no-answer", retry_after=SOON
-        )
-
-    async def _check_alive(self, machine: Machine, backend: Backend) -> None:
-        try:
-            observed: Observed = await self._fleet.provider.inspect(machine)
-        except ProviderError as error:
-            _log.warn("cannot inspect {user}: {error}", user=machine.user_id, error=error)
-            return
-        if observed.state in (MachineState.RUNNING, MachineState.SUSPENDED):
-            return
-        backend.close()
-        reason = "its processes ended before it answered HTTP"
-        await self._fleet.note_failure(machine, LifecycleEvent.FAILED, reason)
-        raise Unavailable("The machine died at start.", reason="died", retry_after=SOON)
 
 
 def check_state(user: User) -> None:

@@ -14,6 +14,7 @@ from matrix.errors import MatrixError
 from matrix.http import SERVICE_RESTART, Backend
 from matrix.model import Machine, MachineState, UserId
 from matrix.router.residency import residency
+from matrix.router.restoring import Restoring
 
 SLIM = 60.0
 """Seconds at rest after which a route has nothing to do with how its machine ran: longer than
@@ -75,6 +76,7 @@ class Route:
         "machine",
         "phase",
         "releasing",
+        "restoring",
         "row",
         "seen_active",
         "since",
@@ -111,6 +113,8 @@ class Route:
         self.wake: Wake | None = None
         self.estimate: float | None = None
         """Seconds that a wake of this machine takes, learned from its own."""
+        self.restoring: Restoring | None = None
+        """How far the machine has come that brings back its data."""
         self.phase = "resting"
         self.since = wall()
         """When that began, unix time, seconds."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any
-
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -17,9 +14,12 @@ from matrix.machines import ProviderError
 from matrix.metrics import Registry, series
 from matrix.model import Machine, MachineState, UserId, UserState
 from matrix.router.fleet import SOON, Fleet
+from matrix.router.overtime import bounded
+from matrix.router.pauses import PAUSED, PRESSING, Pauses
 from matrix.router.resting import freeze, put_away, refuse_unless_it_sleeps
 from matrix.router.rousing import Rousing
 from matrix.router.routes import Route, RouteTable
+from matrix.router.works import Works
 from matrix.router.yielding import (
     BLOCKED,
     ELSEWHERE,
@@ -71,8 +71,10 @@ class Waker:
         self._routes = routes
         self._registry = registry
         self._attempt_limit = attempt_limit
-        self._running: set[Deferred[None]] = set()
+        self._works = Works()
+        self._run = self._works.run
         self._emails: dict[UserId, str] = {}
+        self._pauses = Pauses(fleet.clock)
 
     # what requests, operators and timers ask for
 
@@ -84,6 +86,9 @@ class Waker:
         Fails with a L{MatrixError}.
         """
         route = self._routes.ensure(user_id, self)
+        pause = None if cause in PRESSING else self._pauses.check(user_id)
+        if pause is not None and route.phase == "resting":
+            return fail(pause)
         waiter: Deferred[Route] = Deferred(lambda gone: route.waiters.pop(gone, None))
         if route.phase in ("resting", "suspending") and not route.waiters:
             route.cause = cause
@@ -131,8 +136,7 @@ class Waker:
 
     async def stop(self) -> None:
         """Give up what is under way."""
-        for running in list(self._running):
-            running.cancel()
+        self._works.give_up()
 
     async def settled(self, route: Route) -> None:
         """Wait until a route is on its way neither up nor down."""
@@ -143,7 +147,7 @@ class Waker:
 
     def begin_wake(self, route: Route) -> None:
         """See L{routes.Driver.begin_wake}."""
-        route.began = self._clock.seconds()
+        route.began, route.restoring = self._clock.seconds(), None
         route.enter("queued")
         self._run(self._wake(route))
 
@@ -176,17 +180,6 @@ class Waker:
         if route.backend is not None:
             self.release(route)
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        running = Deferred.fromCoroutine(work)
-        if not running.called:
-            self._running.add(running)
-            running.addBoth(self._ended, running)
-        running.addErrback(_failed)
-
-    def _ended(self, result: Any, running: Deferred[None]) -> Any:
-        self._running.discard(running)
-        return result
-
     # waking
 
     async def _wake(self, route: Route) -> None:
@@ -194,7 +187,7 @@ class Waker:
         rousing = Rousing(self._fleet, route, self._attempt_limit)
         attempt = Deferred.fromCoroutine(rousing.run(email))
         try:
-            report = await attempt.addTimeout(self._attempt_limit + OVERTIME, self._clock)
+            report = await bounded(attempt, self._clock, lambda: rousing.deadline + OVERTIME)
         except CancelledError:
             self._give_up(route, Unavailable("The router is stopping.", retry_after=SOON))
         except TimeoutError:
@@ -217,10 +210,20 @@ class Waker:
                 self._registry.counter(series.WAKES, report.was, report.cause).value += 1
                 self._registry.histogram(series.WAKE_SECONDS, report.was).observe(seconds)
             route.machine.woke()
+            self._run(self._note(route, rousing))
+
+    async def _note(self, route: Route, rousing: Rousing) -> None:
+        try:
+            await rousing.note()
+        finally:
             self._look_again(route)
+        if route.phase == "resting":  # lost before others could know that it runs
+            await self.adopt(route.user_id)
 
     def _give_up(self, route: Route, error: MatrixError) -> None:
-        self._registry.counter(series.WAKE_FAILURES, route.cause).value += 1
+        self._pauses.note(route.user_id, error)
+        if error.reason != PAUSED:
+            self._registry.counter(series.WAKE_FAILURES, route.cause).value += 1
         route.enter("resting")
         route.machine.failed(error)
 
@@ -274,10 +277,12 @@ class Waker:
                 await put_away(self._fleet, machine, BLOCKED)
             return
         route.idle_timeout = user.idle_timeout
-        if machine is None or known is None or machine.boot_id != known.boot_id:
+        if machine is None or known is None:
             route.machine.lost()
         elif machine.generation < known.generation:
             return  # it was read before what we know was written
+        elif machine.boot_id != known.boot_id:
+            route.machine.lost()
         elif machine.state is MachineState.RUNNING:
             if another_life(route, machine):
                 route.machine.lost()
@@ -317,6 +322,7 @@ class Waker:
 
     def changed(self, user_id: UserId | None) -> None:
         """The directory tells that something changed; C{None}: perhaps anything."""
+        self._pauses.forget(user_id)
         routes = [self._routes.get(user_id)] if user_id is not None else list(self._routes)
         for route in routes:
             if route is not None:
@@ -381,13 +387,6 @@ class Waker:
             route.enter("awake")
             route.machine.kept()
             self._look_again(route)
-
-
-def _failed(failure: Failure) -> None:
-    if failure.check(DirectoryUnavailable):  # type: ignore[no-untyped-call]
-        _log.warn("work on a machine is put off: {error}", error=failure.value)
-    elif not failure.check(CancelledError, StaleRow):  # type: ignore[no-untyped-call]
-        _log.failure("work on a machine failed", failure=failure)
 
 
 def _not_rescued(failure: Failure, user_id: UserId) -> None:

@@ -11,7 +11,7 @@ from matrix.machines import ProviderError
 from matrix.metrics import series
 from matrix.model import MachineState
 from matrix.router.front import Bounds
-from tests.router.world import ALICE, Client, World
+from tests.router.world import ALICE, Client, World, run
 
 HTML = "text/html,application/xhtml+xml"
 HANDSHAKE = {
@@ -96,6 +96,7 @@ class HoldingTests(SleepingTestCase):
 
     def test_when_to_try_again_is_learned_from_the_machines_own_wakes(self) -> None:
         self.world.route().estimate = None
+        self.world.store._events.clear()
         self.world.provider_twin.delays["start"] = 45.0
         client = self.world.ask()
         self.world.let_pass(31.0, step=0.25)
@@ -145,6 +146,11 @@ class HoldingTests(SleepingTestCase):
         self.assertEqual((client.status, client.headers["retry-after"]), (503, "3"))
         self.assertEqual(json.loads(client.body)["reason"], "provider")
         self.assertNotIn(b"secret", client.body)
+        early = self.world.ask()
+        self.assertEqual((early.status, early.headers["retry-after"]), (503, "3"))
+        self.assertEqual(json.loads(early.body)["reason"], "paused")
+        self.assertNotIn(b"secret", early.body)
+        self.world.let_pass(3.0)
         client = self.world.ask()
         self.world.let_pass(0.3)
         self.assertEqual(client.status, 200)
@@ -176,11 +182,25 @@ class NavigationTests(SleepingTestCase):
         self.assertEqual(self.world.events()[-1], ("wake", "navigation"))
 
     def test_the_page_tells_what_wakes_take(self) -> None:
-        self.world.route().estimate = 8.2
+        self.slow_wakes(8.2)
         client = self.world.ask("/", Accept=HTML)
         self.world.let_pass(1.1)
         self.assertEqual(client.headers["retry-after"], "8")
         self.assertIn(b"8200", client.body)
+
+    def slow_wakes(self, seconds: float) -> None:
+        """All that is known of the machine's wakes is that they took so long."""
+        detail = {"was": "suspended", "start_ms": seconds * 1000, "ready_ms": 0}
+        self.world.store._events.clear()
+        run(self.world.store.record(ALICE, "wake", "request", detail))
+
+    def test_a_router_that_has_just_begun_knows_what_wakes_take(self) -> None:
+        self.slow_wakes(7.4)
+        other = World(owner="router:2", within=self.world)
+        other.provider_twin.delays["start"] = 5.0
+        client = other.ask("/", Accept=HTML)
+        other.let_pass(1.1)
+        self.assertEqual(client.headers["retry-after"], "7")
 
     def test_the_page_does_not_stop_the_wake(self) -> None:
         self.world.ask("/", Accept=HTML)

@@ -114,7 +114,7 @@ class GivingUpTests(SynchronousTestCase):
     def test_the_next_caller_tries_again(self) -> None:
         self.world.provider_twin.fail("start", ProviderError("no memory"))
         outcome(self.world.want())
-        self.world.let_pass(1.5)
+        self.world.let_pass(2.5)
         answer = outcome(self.world.want())
         self.world.let_pass(1.5)
         self.assertEqual(answer, [self.world.route()])
@@ -218,7 +218,7 @@ class WhoMayTests(SynchronousTestCase):
 
     def test_a_block_that_comes_during_the_wake_is_heeded(self) -> None:
         def block(name: str, when: str) -> None:
-            if name == "record":
+            if name == "change" and self.world.route().phase == "awake":
                 self.world.put_user(User(ALICE, "alice@example.org", UserState.BLOCKED))
 
         self.world.directory.step = block  # type: ignore[assignment]

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
-from matrix.machines import LifecycleEvent
+from matrix.machines import LifecycleEvent, ProviderError
 from matrix.metrics import series
 from matrix.model import MachineState, User, UserState
 from matrix.router.resting import HEARING
@@ -339,6 +339,7 @@ class OutageTests(TwoRouters):
         self.two.directory.step = lambda name, when: (
             self.one.store.lose() if (name, when) == ("change", "after") else None
         )
+        self.two.provider_twin.fail("start", ProviderError("not now"))
         [error] = outcome(self.two.want())
         self.assertEqual(error.reason, "directory")
         self.two.directory.step = None

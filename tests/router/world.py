@@ -74,6 +74,13 @@ class Meddler:
         self.twin = twin
         self.step: Callable[[str, str], Awaitable[None] | None] | None = None
 
+    @property
+    def wakes(self) -> Any:
+        """A part of the twin, stepped into as the twin itself."""
+        part = Meddler(self.twin.wakes)
+        part.step = lambda name, when: self.step(name, when) if self.step is not None else None
+        return part
+
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.twin, name)
         if not iscoroutinefunction(method):
