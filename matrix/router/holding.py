@@ -70,10 +70,9 @@ class Hold:
             self._note(await fleet.directory.change(self.machine, **fleet.claim()))
             self._leased_at = fleet.clock.seconds()
 
-    async def is_ours(self) -> bool:
-        """Whether nobody changed the row since we did."""
-        found = await self._fleet.directory.machine(self.machine.user_id)
-        return found is not None and found.generation == self.machine.generation
+    def is_newest(self, found: Machine) -> bool:
+        """Whether nobody changed the row after us, as it was found."""
+        return found.generation <= self.machine.generation
 
     async def during(
         self, work: Coroutine[Any, Any, _T], look: Callable[[], Awaitable[None]]

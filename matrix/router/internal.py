@@ -15,7 +15,7 @@ from matrix.directory.interfaces import DirectoryUnavailable, IDirectory
 from matrix.errors import BadRequest, Forbidden
 from matrix.http.interfaces import Exchange, Request
 from matrix.metrics import Registry, series
-from matrix.model import Event, Machine, User, UserId, user_id
+from matrix.model import Busy, Event, Machine, User, UserId, user_id
 from matrix.router.access_api import AccessApi
 from matrix.router.asking import (
     CAUSE,
@@ -191,7 +191,8 @@ class InternalApi:
         found = await find_user(self._directory, user)
         with reaching_the_directory():
             machine = await self._directory.machine(found.id)
-        send_json(exchange, _user_json(found, machine))
+            busy = (await self._directory.busy.of([found.id])).get(found.id)
+        send_json(exchange, _user_json(found, machine, busy))
 
     async def _events(self, exchange: Exchange, user: str) -> None:
         limit = limit_in(query_of(exchange.request), EVENTS_LIMIT)
@@ -226,13 +227,22 @@ def _off(request: Request) -> None:
     raise Forbidden("the admin API is off: set MATRIX_ADMIN_TOKEN to use it", reason="admin-off")
 
 
-def _user_json(user: User, machine: Machine | None) -> dict[str, object]:
+def _user_json(user: User, machine: Machine | None, busy: Busy | None) -> dict[str, object]:
     return {
         "id": user.id,
         "email": user.email,
         "state": user.state.value,
         "idle_timeout_s": user.idle_timeout,
         "machine": None if machine is None else _machine_json(machine),
+        "busy": None if busy is None else _busy_json(busy),
+    }
+
+
+def _busy_json(busy: Busy) -> dict[str, object]:
+    return {
+        "reason": busy.reason,
+        "since": time_json(busy.since),
+        "until": time_json(busy.until),
     }
 
 

@@ -143,7 +143,8 @@ class _Attempt:
         if self._recall.asked:
             return
         try:
-            await self._see_that_it_is_ours()
+            if await self._changed_by_others() is not None:
+                raise StaleRow(f"another router wants the machine of {self._route.user_id}")
             await self._hold.prolong()
         except (StaleRow, DirectoryUnavailable) as error:
             self._trouble = error
@@ -167,20 +168,22 @@ class _Attempt:
             if not self._released:
                 self._released = True
                 await self._hold.release()
-            await self._see_that_it_is_ours()
+            others = await self._changed_by_others()
         except StaleRow:
             self._recall.ask()  # somebody wakes it
         except DirectoryUnavailable as error:
             _log.debug("{user} falls asleep: {error}", user=self._route.user_id, error=error)
+        else:
+            if others is not None and others.state is not MachineState.SUSPENDED:
+                self._recall.ask()
 
-    async def _see_that_it_is_ours(self) -> None:
-        """
-        @raise StaleRow: the directory told of a change, and it was another router's.
-        """
-        if self._route.unsure:
-            self._route.unsure = False
-            if not await self._hold.is_ours():
-                raise StaleRow(f"another router wants the machine of {self._route.user_id}")
+    async def _changed_by_others(self) -> Machine | None:
+        """The row, if the directory told of a change and it was another router's."""
+        if not self._route.unsure:
+            return None
+        self._route.unsure = False
+        found = await self._fleet.directory.machine(self._route.user_id)
+        return None if found is not None and self._hold.is_newest(found) else found
 
     async def _keep(self) -> bool:
         await self._hold.settle(LifecycleEvent.KEEP, suspend_cause=self._before)

@@ -96,6 +96,40 @@ class RouterTests(FlyCase):
         self.until_asleep("alice")
         self.assertEqual(self.calls(), {"machines.suspend": 1, "machines.wait": 1})
 
+    def test_a_request_while_fly_takes_long_to_suspend(self) -> None:
+        """It interrupts that: the same boot answers, and nothing is asked for twice."""
+        self.ask("carol", "PUT", FILE, b"in memory")
+        boot = self.row("carol")["boot_id"]
+        self.tune(suspend=60)
+        try:
+            self.matrix.until(
+                lambda: self.row("carol")["state"] == "suspending",
+                IDLE + 15,
+                "carol's is on its way",
+            )
+            time.sleep(1)  # until Fly has agreed to it
+            self.assertEqual(self.at_fly("carol")[0]["state"], "suspending")
+            self.forget_calls()
+            began = time.monotonic()
+            answer = self.ask("carol", "GET", FILE)
+            seconds = time.monotonic() - began
+        finally:
+            self.tune(suspend=TIMINGS["suspend"])
+        self.assertEqual((answer.status, answer.body), (200, b"in memory"))
+        self.assertLess(seconds, 10, "not as long as it takes to suspend")
+        self.assertRegex(answer.headers["matrix-wake"], r"^suspended;dur=\d+$")
+        self.assertEqual(self.row("carol")["boot_id"], boot)
+        self.assertEqual(self.calls().get("machines.start"), 1)
+        self.tell("interrupted suspend", seconds=round(seconds, 3))
+        slept = self.matrix.events("carol", "suspend")[0]
+        self.assertEqual((slept["cause"], slept["detail"]), ("idle", {"interrupted": True}))
+        self.until_asleep("carol")
+
+    def tune(self, **settings: float) -> None:
+        """Change the emulator's timings."""
+        told = {name: str(value) for name, value in settings.items()}
+        self.fly.ask("POST", "/_emulator/settings", told)
+
     def test_a_router_killed_while_it_provisions(self) -> None:
         """Killed when the volume is asked for, and again when the machine is."""
         self.matrix.token("bob")

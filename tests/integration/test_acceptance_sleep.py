@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from unittest import skipUnless
+from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 
@@ -86,6 +88,41 @@ class LifeTests(Case):
         self.assertNotIn("T", self.states("erin"))
         told = [(event["kind"], event["cause"]) for event in self.matrix.events("erin")[:2]]
         self.assertEqual(told, [("wake", "operator"), ("suspend", "operator")])
+
+
+class BusyTests(Case):
+    """A machine that works on though nobody uses it says so, as its environment tells it to."""
+
+    def say(self, user: str, method: str, **wanted: object) -> tuple[int, dict[str, object]]:
+        """What one of a machine's own processes is answered."""
+        (leader, *_) = self.matrix.machine_processes(user)
+        told = dict(one.decode().split("=", 1) for one in environment_of(leader) if b"=" in one)
+        request = Request(
+            f"{told['MATRIX_ROUTER_URL']}/machine/v1/{told['MATRIX_USER']}/busy",
+            json.dumps(wanted).encode(),
+            {
+                "Authorization": f"Bearer {told['MATRIX_ROUTER_TOKEN']}",
+                "Content-Type": "application/json",
+            },
+            method=method,
+        )
+        with build_opener(ProxyHandler({})).open(request, timeout=20) as answer:
+            return answer.status, json.load(answer)
+
+    def test_it_sleeps_when_it_has_done(self) -> None:
+        self.ask("heidi", "GET", "/v1/files/")
+        status, lease = self.say("heidi", "PUT", reason="indexing photos", seconds=600)
+        self.assertEqual((status, lease["reason"]), (200, "indexing photos"))
+        shown = self.matrix.admin(f"users/{self.matrix.user_id('heidi')}")
+        self.assertEqual(shown["busy"]["reason"], "indexing photos")
+        time.sleep(IDLE + 2)
+        self.assertNotIn("T", self.states("heidi"))
+        self.assertEqual(self.row("heidi")["state"], "running")
+        self.assertEqual(self.say("heidi", "DELETE"), (200, {"was_busy": True}))
+        self.until_asleep("heidi")
+        told = [(event["kind"], event["cause"]) for event in self.matrix.events("heidi")]
+        expected = [("suspend", "idle"), ("busy", "indexing photos"), ("wake", "request")]
+        self.assertEqual(told, expected)
 
 
 class ApartTests(Case):

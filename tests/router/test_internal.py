@@ -215,6 +215,7 @@ class UserTests(InternalTestCase):
         self.run_now(self.directory.change(machine, **changed))  # type: ignore[arg-type]
         found = self.ask("/admin/v1/users/alice").json
         self.assertEqual((found["email"], found["state"]), ("alice@example.org", "active"))
+        self.assertIsNone(found["busy"])
         self.assertEqual(found["machine"]["state"], "running")
         self.assertEqual(found["machine"]["address"], "unix:/run/a.sock")
         self.assertEqual(found["machine"]["last_wake_at"], "2026-11-23T12:00:00+00:00")
@@ -271,6 +272,13 @@ class ControlTests(InternalTestCase):
         exchange = self.ask("/admin/v1/users/alice/suspend", "POST")
         self.assertEqual(exchange.json["state"], "suspended")
         self.assertEqual(self.control.asked, [("suspend", ALICE, "operator")])
+
+    def test_what_keeps_a_machine_awake(self) -> None:
+        self.run_now(self.directory.busy.hold(ALICE, "indexing", 600.0, 3600.0))
+        busy = self.ask("/admin/v1/users/alice").json["busy"]
+        self.assertEqual(busy["reason"], "indexing")
+        lasts = datetime.fromisoformat(busy["until"]) - datetime.fromisoformat(busy["since"])
+        self.assertEqual(lasts.total_seconds(), 600)
 
     def test_a_blocked_user_can_be_looked_at(self) -> None:
         alice = self.run_now(self.directory.user(ALICE))
