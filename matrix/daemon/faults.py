@@ -15,6 +15,11 @@ _REFUSED = re.compile(r"\((401|403|413|507)\)")
 for a quarter of an hour."""
 
 
+_MARK = re.compile(r": (?:\S*[Xx]attr\S*|l?chown|chmod|UtimesNano|utimes?\w*) ")
+"""The system calls that set marks of a file, as Go's errors name them."""
+_COUNT = re.compile(r"^Fatal: There were \d+ errors")
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """Why a run failed."""
@@ -57,6 +62,17 @@ def explain(code: int, complaint: str) -> Fault:
     if "no space left on device" in complaint:
         return Fault("the machine's disk is full", True)
     return Fault(_last(complaint) or f"restic ended with {code} and said nothing", True)
+
+
+def harmless(complaint: str) -> list[str]:
+    """
+    What a restore complains of, if that is only marks of files (owners, times, attributes) that
+    this file system or user cannot set; empty if anything else is among it.
+    """
+    faults = [line for line in complaint.splitlines() if line.startswith("ignoring error for ")]
+    fatal = [line for line in complaint.splitlines() if line.startswith("Fatal:")]
+    own = all(_COUNT.search(line) for line in fatal)
+    return faults if own and all(_MARK.search(line) for line in faults) else []
 
 
 _refusals = {

@@ -11,6 +11,7 @@ from twisted.python.threadpool import ThreadPool
 from matrix.daemon.asking import Router
 from matrix.daemon.backup import Backups
 from matrix.daemon.briefing import Briefing
+from matrix.daemon.home import Home
 from matrix.daemon.restic import PROGRAM, Restic, is_installed
 from matrix.daemon.runs import Runs
 from matrix.daemon.volume import Volume
@@ -32,13 +33,18 @@ def lacking(briefing: Briefing | None) -> str | None:
 class Snapshots:
     """What there is for them; L{start} it before, and L{stop} it after."""
 
-    def __init__(self, reactor: Any, volume: Volume, briefing: Briefing) -> None:
+    def __init__(self, reactor: Any, volume: Volume, briefing: Briefing | None) -> None:
         self._reactor = reactor
         self._pool = ThreadPool(0, THREADS, name="snapshots")
-        self.restic = Restic(briefing, volume)
-        self.router = Router(briefing)
-        backups = Backups(volume, self.restic, self.router, briefing.user)
-        self.runs = Runs(backups, self.in_thread, reactor)
+        self._restic: Restic | None = None
+        self.offered: Runs | str = lacking(briefing) or ""
+        """What takes snapshots; or, in one sentence, what is missing for that."""
+        router = None if briefing is None else Router(briefing)
+        if briefing is not None and router is not None and not self.offered:
+            self._restic = Restic(briefing, volume)
+            backups = Backups(volume, self._restic, router, briefing.user)
+            self.offered = Runs(backups, self.in_thread, reactor)
+        self.home = Home(volume, router, self._restic)
 
     def in_thread(self, *call: Any) -> Deferred[Any]:
         """Call a function that blocks."""
@@ -49,6 +55,7 @@ class Snapshots:
         self._pool.start()
 
     def stop(self) -> None:
-        """End what runs: a snapshot broken off is simply taken again."""
-        self.restic.stop()
+        """End what runs: a snapshot or a restore broken off is simply begun again."""
+        if self._restic is not None:
+            self._restic.stop()
         self._pool.stop()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from matrix.errors import ConfigurationError
+
 PRIVATE = ".matrix"
 """The daemon's own: what it must know after a restart, restic's cache, restores on their way."""
 
@@ -33,6 +35,20 @@ class Volume:
         """There once the data are whole: nothing is to be restored any more."""
         self.moving = self.private / "moving.json"
         """There while a finished restore moves into place."""
+
+    @classmethod
+    def claimed(cls, data: Path) -> Volume:
+        """
+        The volume, with our own directory on it.
+
+        @raise ConfigurationError: that cannot be made.
+        """
+        volume = cls(data)
+        try:
+            volume.make()
+        except OSError as error:
+            raise ConfigurationError(f"--data {data}: {error.strerror}: {error.filename}") from None
+        return volume
 
     def make(self) -> None:
         """

@@ -2,13 +2,61 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 
 from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
 from matrix.testing.home_case import HomeCase
 from matrix.testing.restic import ALICE
+
+KEPT = ("whole.json", "last-snapshot.json", "restic")
+"""What is in the daemon's own directory when nothing is under way."""
+
+
+def furnish(data: Path) -> None:
+    """Write what a user may have: folders, links, modes, times, odd names, a database in use."""
+    root = data / "workspace"
+    (root / "src" / "deep").mkdir(parents=True)
+    (root / "src" / "deep" / "a.py").write_text("print(1)")
+    (root / "run.sh").write_text("#!/bin/sh")
+    (root / "run.sh").chmod(0o750)
+    (root / "link").symlink_to("src/deep/a.py")
+    (root / "empty").mkdir(mode=0o700)
+    os.link(root / "run.sh", root / "same")
+    Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9 [1]*?")).write_bytes(b"odd name")
+    (data / ".bashrc").write_text("alias m=matrix")
+    with closing(sqlite3.connect(root / "src" / "app.db")) as database:
+        database.execute("CREATE TABLE t (n)")
+        database.executemany("INSERT INTO t VALUES (?)", [(n,) for n in range(1000)])
+        database.commit()
+    os.utime(root / "run.sh", (1_000_000_000, 1_000_000_000))
+    os.utime(root / "src" / "deep", (1_100_000_000, 1_100_000_000))
+
+
+def listing(data: Path) -> dict[str, tuple[object, ...]]:
+    """All that is the user's: kinds, modes, times and contents."""
+    found: dict[str, tuple[object, ...]] = {}
+    for place, folders, names in os.walk(data):
+        if place == str(data):
+            folders[:] = [f for f in folders if f not in (".matrix", ".incoming", ".cache")]
+        for name in (*folders, *names):
+            path = Path(place, name)
+            seen = path.lstat()
+            content: object = None
+            if path.is_symlink():
+                content = path.readlink()
+            elif path.is_file():
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+            key = str(path.relative_to(data))
+            found[key] = (seen.st_mode, seen.st_mtime_ns, content)
+    found.pop("workspace", None)  # its time is that of the daemon's own start
+    return found
 
 
 class TakingTests(HomeCase, TestCase):
@@ -46,3 +94,32 @@ class TakingTests(HomeCase, TestCase):
         (daemon.data / ".profile").write_text("outside the workspace")
         events = await self.snapshot(daemon, unless_unchanged=True)
         self.assertEqual(events[-1]["kind"], "done")
+
+
+class RestoringTests(HomeCase, TestCase):
+    reactor = reactor
+
+    async def setUp(self) -> None:
+        super().setUp()
+        await self.open_doors()
+
+    def moved_house(self, name: str = "machine-2") -> Path:
+        """Where the user's next machine is: a new, empty volume."""
+        top = self.folder / name
+        top.mkdir()
+        return top
+
+    async def test_what_was_there_is_there_again(self) -> None:
+        first = self.boot()
+        await self.ready(first)
+        furnish(first.data)
+        await self.taken(first)
+        before = listing(first.data)
+        await self.aside(first.stop)
+        second = self.boot(self.moved_house())
+        await self.ready(second)
+        self.assertEqual(listing(second.data), before)
+        self.assertEqual(self.left_over(second.data), [])
+
+    def left_over(self, data: Path) -> list[str]:
+        return [p.name for p in (data / ".matrix").iterdir() if p.name not in KEPT]
