@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class Taken:
     bytes_added: int
     bytes_total: int
     partial: bool
-    troubles: Sequence[str] = ()
+    troubles: list[str] = field(default_factory=list)
     kind: str = "done"
 
 
@@ -103,6 +103,7 @@ class Backups:
         @param only_changes: take none (C{None}) if the data are what they were at the last one.
         @raise Failed: there is none, and why.
         """
+        begun = time.monotonic()
         known = self._remembered().state
         in_use: set[str] = set()
         troubles: list[str] = []
@@ -122,10 +123,8 @@ class Backups:
         finally:
             self._sweep()
         partial = taken.partial or bool(troubles)
-        result = Taken(
-            taken.snapshot, taken.bytes_added, taken.bytes_total, partial, tuple(troubles)
-        )
-        self._remember(found.state, result)
+        result = replace(taken, partial=partial, troubles=troubles)
+        self._remember(found.state, result, time.monotonic() - begun)
         return result
 
     def _prepare(self, unless: str | None, in_use: Collection[str], *, copy: bool) -> Found:
@@ -180,7 +179,7 @@ class Backups:
         tell(Progress("backup", bytes_total=found.bytes))
         arguments = [
             "backup", "--json", "--host", self._user, "--exclude-caches",
-            *(f"--tag={tag}" for tag in tags),
+            *(f"--tag={tag}" for tag in dict.fromkeys(tags)),
             *self._excludes(found.copied),
             ".",
         ]  # fmt: skip
@@ -271,9 +270,10 @@ class Backups:
         except (FileNotFoundError, ValueError, TypeError):
             return _Memory()
 
-    def _remember(self, state: str, taken: Taken) -> None:
+    def _remember(self, state: str, taken: Taken, seconds: float) -> None:
+        told = {**asdict(taken), "seconds": round(seconds, 3), "at": round(time.time(), 3)}
         # A partial one is no reason to take no other.
-        memory = _Memory("" if taken.partial else state, asdict(taken))
+        memory = _Memory("" if taken.partial else state, told)
         write_whole(self._volume.last, json.dumps(asdict(memory)).encode())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -120,7 +120,7 @@ class Runs:
 def _told(run: Run, taken: Taken | None) -> dict[str, Any]:
     if taken is None:
         return {"kind": "unchanged", "seconds": run.duration}
-    return {**asdict(replace(taken, troubles=list(taken.troubles))), "seconds": run.duration}
+    return {**asdict(taken), "seconds": run.duration}
 
 
 def _failed(run: Run, failure: Failure) -> dict[str, Any]:

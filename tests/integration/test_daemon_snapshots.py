@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +16,10 @@ from twisted.trial.unittest import TestCase
 
 from matrix.testing.home_case import HomeCase
 from matrix.testing.restic import ALICE
+
+KILLS = int(os.environ.get("TEST_KILLS", "1"))
+"""Lives of a machine in the test of kills, each of three deaths; more than CI has time for find
+more."""
 
 KEPT = ("whole.json", "last-snapshot.json", "restic")
 """What is in the daemon's own directory when nothing is under way."""
@@ -123,3 +129,27 @@ class RestoringTests(HomeCase, TestCase):
 
     def left_over(self, data: Path) -> list[str]:
         return [p.name for p in (data / ".matrix").iterdir() if p.name not in KEPT]
+
+    async def test_killed_at_any_moment_it_comes_home_at_the_next_boot(self) -> None:
+        first = self.boot()
+        await self.ready(first)
+        furnish(first.data)
+        for number in range(300):
+            (first.root / f"file-{number}").write_bytes(os.urandom(2000))
+        (first.root / "large").write_bytes(os.urandom(20_000_000))
+        await self.taken(first)
+        before = listing(first.data)
+        await self.aside(first.stop)
+        chance = random.Random(KILLS)
+        for life in range(KILLS):
+            top = self.moved_house(f"life-{life}")
+            for _ in range(3):
+                daemon = self.boot(top)
+                await self.aside(time.sleep, chance.uniform(0.2, 3.0))
+                daemon.process.kill()
+                daemon.process.wait()
+            last = self.boot(top)
+            await self.ready(last)
+            self.assertEqual(listing(last.data), before)
+            self.assertEqual(self.left_over(last.data), [])
+            await self.aside(last.stop)
