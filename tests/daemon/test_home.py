@@ -20,7 +20,7 @@ SNAPSHOT = "ab" * 32
 
 
 class FakeRouter:
-    def __init__(self, point: RestorePoint | None | NoAnswer) -> None:
+    def __init__(self, point: RestorePoint | NoAnswer | None) -> None:
         self.point = point
         self.asked = 0
 
