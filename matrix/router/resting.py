@@ -143,11 +143,14 @@ class _Attempt:
         if self._recall.asked:
             return
         try:
-            if await self._changed_by_others() is not None:
-                raise StaleRow(f"another router wants the machine of {self._route.user_id}")
-            await self._hold.prolong()
+            if await self._changed_by_others():
+                text = f"another router wants the machine of {self._route.user_id}"
+                self._trouble = StaleRow(text)
+            else:
+                await self._hold.prolong()
         except (StaleRow, DirectoryUnavailable) as error:
             self._trouble = error
+        if self._trouble is not None:
             self._recall.ask()
 
     async def _suspend(self) -> None:
@@ -168,22 +171,26 @@ class _Attempt:
             if not self._released:
                 self._released = True
                 await self._hold.release()
-            others = await self._changed_by_others()
+            if await self._changed_by_others(but=MachineState.SUSPENDED):
+                self._recall.ask()
         except StaleRow:
             self._recall.ask()  # somebody wakes it
         except DirectoryUnavailable as error:
             _log.debug("{user} falls asleep: {error}", user=self._route.user_id, error=error)
-        else:
-            if others is not None and others.state is not MachineState.SUSPENDED:
-                self._recall.ask()
 
-    async def _changed_by_others(self) -> Machine | None:
-        """The row, if the directory told of a change and it was another router's."""
+    async def _changed_by_others(self, but: MachineState | None = None) -> bool:
+        """
+        Whether the directory told of a change, and it was another router's.
+
+        @param but: the state that nobody minds.
+        """
         if not self._route.unsure:
-            return None
+            return False
         self._route.unsure = False
         found = await self._fleet.directory.machine(self._route.user_id)
-        return None if found is not None and self._hold.is_newest(found) else found
+        if found is None:
+            return True
+        return found.state is not but and not self._hold.is_newest(found)
 
     async def _keep(self) -> bool:
         await self._hold.settle(LifecycleEvent.KEEP, suspend_cause=self._before)
