@@ -87,6 +87,12 @@ WAKE_FAILURES = CounterSeries(
     "matrix_wake_failures", "Wakes that failed, by what woke the machine.", ("cause",)
 )
 SUSPENDS = CounterSeries("matrix_suspends", "Machines suspended, by cause.", ("cause",))
+SUSPENDS_CALLED_OFF = CounterSeries(
+    "matrix_suspends_called_off",
+    "Machines that stayed awake after all, wanted or not to be suspended, by why they were to "
+    "sleep.",
+    ("cause",),
+)
 AWAKE_MACHINES = GaugeSeries(
     "matrix_awake_machines",
     "Machines of the whole fleet that are awake, by what woke them; every router tells the same.",
@@ -321,6 +327,7 @@ TABLE: tuple[Series, ...] = (
     WAKE_FAILURES,
     MACHINE_MOVES,
     SUSPENDS,
+    SUSPENDS_CALLED_OFF,
     AWAKE_MACHINES,
     AWAKE_SECONDS,
     HELD_REQUESTS,

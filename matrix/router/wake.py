@@ -383,6 +383,8 @@ class Waker:
             if route.requests and row is not None and row.state is MachineState.SUSPENDED:
                 self._rescue(route)
         else:
+            if cause != ELSEWHERE:
+                self._registry.counter(series.SUSPENDS_CALLED_OFF, cause).value += 1
             route.backend = backend
             route.enter("awake")
             route.machine.kept()

@@ -157,6 +157,7 @@ class RacingTests(SynchronousTestCase):
         world.let_pass(0.05)
         client = world.ask()
         self.assertEqual(world.row().state, MachineState.RUNNING, "at once")
+        self.assertEqual(world.registry.counter(series.SUSPENDS_CALLED_OFF, "idle").value, 1)
         world.turn()
         self.assertEqual((client.status, world.asked("suspend")), (200, 0))
 
