@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -14,7 +15,7 @@ from twisted.internet import reactor
 
 from matrix.errors import ConfigurationError
 from matrix.machines import LocalProvider, ProviderError
-from matrix.model import Machine, UserId
+from matrix.model import Machine, MachineState, UserId
 from matrix.processes import find, is_alive, signal_process, state
 from matrix.testing.local_machines import (
     PORT_COMMAND,
@@ -185,6 +186,16 @@ class EndingTests(Case):
         self.assertTrue(is_alive(hidden))
         await self.provider.start(machine, {})
         self.assertFalse(is_alive(hidden))
+
+    async def test_what_outlived_its_data_ends_before_the_machine_is_made_anew(self) -> None:
+        machine, _ = await self.booted()
+        old = self.leader(machine)
+        await self.provider.suspend(machine)
+        shutil.rmtree(self.home(machine) / "data")
+        again = await made(self.provider, machine)
+        self.assertFalse(is_alive(old))
+        started = await self.provider.start(again, {})
+        self.assertIs(started.was, MachineState.PROVISIONING)
 
     async def test_destroying_deletes_closed_directories_too(self) -> None:
         machine, _ = await self.booted()
