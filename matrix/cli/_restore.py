@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     help="Restore to this folder of this box, which is made. Run it on the box, as its Matrix.",
 )
 @click.option("--file", metavar="PATH", help="With --to: only this file or folder, into DIR.")
+@click.option(
+    "--discard",
+    is_flag=True,
+    help="Do not put what the machine has now into a snapshot first: for one that cannot start.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask before a machine's data are replaced.")
 @json_option
 @click.pass_obj
@@ -40,6 +45,7 @@ def restore(
     snapshot: str | None,
     to: Path | None,
     file: str | None,
+    discard: bool,
     yes: bool,
     as_json: bool,
 ) -> None:
@@ -60,7 +66,11 @@ def restore(
         return
     if not yes:
         click.confirm(f"Replace the data of {user}'s machine?", abort=True, err=True)
-    query = {"at": before and before.isoformat(), "snapshot": snapshot}
+    query = {
+        "at": before and before.isoformat(),
+        "snapshot": snapshot,
+        "discard": "true" if discard else None,
+    }
     asked = urlencode({name: value for name, value in query.items() if value})
     with clear_errors():
         found = locate(settings()).post(f"{user_path(user, 'restore')}?{asked}")

@@ -125,7 +125,8 @@ class MemoryUpkeep:
     async def want(self, user_id: UserId, snapshot: str | None) -> None:
         """See L{IUpkeep.want}."""
         self._reach()
-        self._rows[user_id] = replace(self._rows.get(user_id, Upkeep(user_id)), wanted=snapshot)
+        row = self._rows.get(user_id, Upkeep(user_id))
+        self._rows[user_id] = replace(row, wanted=snapshot, wanted_at=self._now())
 
     async def troubled(self, limit: int = 100) -> Sequence[Upkeep]:
         """See L{IUpkeep.troubled}."""

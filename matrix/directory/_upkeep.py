@@ -59,8 +59,10 @@ _DONE = {
 _HELD = {Chore.DRILL: "drilled_at = now(), drill_seconds = NULL, drill_bytes = NULL"}
 
 WANT = """
-    INSERT INTO upkeep (user_id, wanted) VALUES (%s, %s)
-    ON CONFLICT (user_id) DO UPDATE SET wanted = excluded.wanted RETURNING 1
+    INSERT INTO upkeep (user_id, wanted, wanted_at) VALUES (%s, %s, now())
+    ON CONFLICT (user_id) DO UPDATE SET
+        wanted = excluded.wanted, wanted_at = excluded.wanted_at
+    RETURNING 1
     """
 
 TROUBLED = SQL(

@@ -57,6 +57,8 @@ class Upkeep:
     erased_at: datetime | None = None
     wanted: str | None = None
     """The snapshot that the machine's next empty boot is to restore; C{None} for the newest."""
+    wanted_at: datetime | None = None
+    """Since when: it is so until one is taken that is newer than that."""
 
 
 class IUpkeep(Interface):

@@ -57,6 +57,7 @@ class Home:
         self.log = self.path / "log"
         self.pid_file = self.path / "pid"
         self._record = self.path / "machine.json"
+        self._former = self.path / "former"
 
     def make(self, allocate: Callable[[UserId], int | None]) -> Record:
         """
@@ -114,6 +115,25 @@ class Home:
     def complete(self) -> bool:
         """Whether its data are there: without them the machine is lost."""
         return self.data.is_dir()
+
+    def set_aside(self, answered: bool) -> Record:
+        """
+        Begin anew with an empty data directory, the former one kept until L{drop_former}.
+
+        @param answered: whether the machine has, since the last time: if not, what it has now
+            never were its data, and what was set aside then still are.
+        """
+        if answered:
+            self.drop_former()
+        if self._former.exists():
+            _remove(self.data)
+        elif self.data.exists():
+            self.data.replace(self._former)
+        return self.make(lambda _: None)
+
+    def drop_former(self) -> None:
+        """Delete what was set aside, if anything was."""
+        _remove(self._former)
 
     def process(self) -> Process | None:
         """The leading process of the latest boot, dead or alive."""
@@ -222,6 +242,12 @@ def passable(directory: Path) -> None:
     directory.mkdir(exist_ok=True)
     if stat.S_IMODE(directory.stat().st_mode) != PASSABLE:
         directory.chmod(PASSABLE)
+
+
+def _remove(directory: Path) -> None:
+    """Delete a directory that may be there, with all that is in it."""
+    if directory.exists():
+        shutil.rmtree(directory, onerror=_open_and_retry)
 
 
 def _open_and_retry(function: Callable[..., object], path: str, _: object) -> None:

@@ -29,6 +29,7 @@ from matrix.machines.interfaces import (
     Observed,
     ProviderError,
     Started,
+    Stranded,
 )
 from matrix.model import Address, Machine, MachineState, Stray, UserId
 from matrix.processes import ExitWatch, Process, watch_exit
@@ -136,14 +137,29 @@ class LocalProvider:
         self, machine: Machine, environment: Mapping[str, str], keep: Keep, fresh: bool
     ) -> str:
         """
-        There is no other place. See L{IProvider}.
+        Only to an empty data directory: the former one is set aside. See L{IProvider}.
 
-        @raise ProviderError: always.
+        @raise Stranded: a copy is wanted, for which there is no other place.
         """
-        raise ProviderError("machines of this host cannot be moved: there is one place for all")
+        if not fresh:
+            raise Stranded("machines of this host have no other place", can_copy=False)
+
+        async def begin_anew(home: Home, lock: int) -> str:
+            await self._stop(home, lock)
+            await keep(former_machine_id=machine.machine_id, on_trial=True)
+            return (await self._in_thread(home.set_aside, not machine.on_trial)).machine_id
+
+        return await self._alone(machine.user_id, begin_anew)
 
     async def confirm(self, machine: Machine, keep: Keep) -> bool:
-        """Nothing was moved. See L{IProvider}."""
+        """Delete what was set aside. See L{IProvider}."""
+
+        async def settle(home: Home, _: int) -> None:
+            await self._in_thread(home.drop_former)
+
+        await self._unless_gone(machine.user_id, settle)
+        if machine.former_machine_id is not None:
+            await keep(former_machine_id=None)
         return True
 
     async def start(self, machine: Machine, environment: Mapping[str, str]) -> Started:

@@ -12,6 +12,7 @@ from matrix.errors import ConfigurationError
 from matrix.router.caretaker import DAY, Caretaker, Times, Window
 from matrix.router.engine import Engine, Machinery
 from matrix.router.erasing import destroy_machine
+from matrix.router.reverting import Reverting
 from matrix.router.vault import keeping_place
 from matrix.settings import Settings
 from matrix.snapshots import Desk, Keeper, Rules, S3Place, S3Store, Shape, find_restic, span
@@ -28,8 +29,10 @@ class Care:
         self._secrets = MachineSecrets(master)
         self._store: S3Store | None = None
         self._caretaker: Caretaker | None = None
-        self.keeper: Keeper | None = None
-        """Who can get at repositories; C{None} until there is a store."""
+        self._keeper: Keeper | None = None
+        take = None if live.taker is None else live.taker.take_now
+        self.reverting = Reverting(live.fleet, live.waker, take, lambda: self._keeper)
+        """Who puts snapshots back onto machines."""
 
     def begin(self, place: S3Place) -> None:
         """There is a store: see to it from now on."""
@@ -45,11 +48,11 @@ class Care:
         desk = Desk(place, Shape().prefix)
         rules = rules_from(settings)
         password = self._secrets.restic_password
-        self.keeper = Keeper(engine.reactor, store, desk, password, rules)
+        self._keeper = keeper = Keeper(engine.reactor, store, desk, password, rules)
         self._caretaker = Caretaker(
             engine.reactor,
             live.directory,
-            self.keeper,
+            keeper,
             partial(destroy_machine, live.fleet),
             live.fleet.owner,
             times_from(settings),
@@ -59,7 +62,7 @@ class Care:
 
     async def close(self) -> None:
         """Break off what is under way."""
-        self.keeper = None
+        self._keeper = None
         if self._caretaker is not None:
             self._caretaker.stop()
         if self._store is not None:

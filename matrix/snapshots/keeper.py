@@ -20,6 +20,7 @@ from matrix.snapshots._places import Keys, Kind, name_of
 from matrix.snapshots.interfaces import IObjectStore, Stored, StoreUnavailable, WrongContent
 from matrix.snapshots.restic import Desk, Restic
 from matrix.snapshots.retention import Rules, Taken, surplus
+from matrix.snapshots.shelf import Dated
 
 BATCH = 200
 """Snapshots that one run of restic forgets: their ids are on its command line."""
@@ -86,6 +87,15 @@ class Keeper:
     def restic(self, user_id: UserId) -> Restic:
         """The program for a user's repository."""
         return Restic(self._reactor, self._desk, user_id, self._password(user_id))
+
+    async def snapshots(self, user_id: UserId) -> list[Dated]:
+        """
+        Those that there are, by their machine's word.
+
+        @raise ResticFailed: that cannot be seen; also if there is no repository.
+        """
+        listed = await self.restic(user_id).read("snapshots", "--no-lock")
+        return [Dated(one["id"], datetime.fromisoformat(one["time"])) for one in listed]
 
     # thinning out
 

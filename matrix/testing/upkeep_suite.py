@@ -204,6 +204,8 @@ class UpkeepContract(DirectoryCase):
     async def test_which_snapshot_is_wanted(self) -> None:
         who = await self.resident()
         await self.upkeep.want(who, "ab12")
-        assert (await self.row(who)).wanted == "ab12"
+        row = await self.row(who)
+        assert row.wanted == "ab12"
+        assert row.wanted_at is not None
         await self.upkeep.want(who, None)
         assert (await self.row(who)).wanted is None

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from twisted.internet import reactor
 
 from matrix.errors import ConfigurationError
-from matrix.machines import LocalProvider, ProviderError
+from matrix.machines import LocalProvider, ProviderError, Stranded
 from matrix.model import Machine, MachineState, UserId
 from matrix.processes import find, is_alive, signal_process, state
 from matrix.testing.local_machines import (
@@ -24,7 +24,7 @@ from matrix.testing.local_machines import (
     LocalCase,
     ask,
 )
-from matrix.testing.provider_suite import TellsDeaths
+from matrix.testing.provider_suite import Row, TellsDeaths
 
 
 class Case(LocalCase):
@@ -269,3 +269,45 @@ class DefaultCommandTests(Case):
         left = {path.name for path in self.home(machine).iterdir()}
         self.assertEqual(left - {"run"}, {"data", "log", "machine.json", "pid"})
         self.assertEqual(list((self.home(machine) / "data").glob("*.pid")), [])
+
+
+class MovingTests(Case):
+    """There is one place for all; but one may begin anew in it."""
+
+    async def begin_anew(self, row: Row) -> None:
+        row.machine = await row.keep(
+            machine_id=await self.provider.relocate(row.machine, {}, row.keep, fresh=True)
+        )
+
+    async def test_data_are_set_aside_until_it_answers(self) -> None:
+        machine, _ = await self.booted()
+        data, former = self.home(machine) / "data", self.home(machine) / "former"
+        (data / "closed").mkdir(mode=0)
+        (data / "old").write_text("what there was")
+        row = Row(machine)
+        await self.begin_anew(row)
+        self.assertTrue(row.machine.on_trial)
+        self.assertEqual(list(data.iterdir()), [])
+        self.assertEqual((former / "old").read_text(), "what there was")
+        self.assertEqual(data.stat().st_uid, former.stat().st_uid)
+
+        (data / "half").write_text("of a restore that was broken off")
+        await self.begin_anew(row)
+        self.assertEqual(list(data.iterdir()), [])
+        self.assertEqual((former / "old").read_text(), "what there was")
+
+        await self.provider.start(row.machine, {})
+        (data / "new").write_text("restored")
+        row.machine = await row.keep(on_trial=False)
+        self.assertTrue(await self.provider.confirm(row.machine, row.keep))
+        self.assertFalse(former.exists())
+        self.assertIsNone(row.machine.former_machine_id)
+        self.assertEqual((data / "new").read_text(), "restored")
+        self.assertTrue(await self.provider.confirm(row.machine, row.keep), "twice is no harm")
+
+    async def test_a_copy_has_nowhere_to_go(self) -> None:
+        machine, _ = await self.booted()
+        moving = self.provider.relocate(machine, {}, Row(machine).keep, fresh=False)
+        with self.assertRaises(Stranded) as caught:
+            await moving
+        self.assertFalse(caught.exception.can_copy)

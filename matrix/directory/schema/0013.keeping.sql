@@ -22,6 +22,7 @@ CREATE TABLE IF NOT EXISTS upkeep (
     erasing_at       timestamptz,
     erased_at        timestamptz,
     wanted           text,
+    wanted_at        timestamptz,
     lease_owner      text,
     lease_expires_at timestamptz,
     CONSTRAINT upkeep_lease_whole CHECK ((lease_owner IS NULL) = (lease_expires_at IS NULL))

@@ -20,6 +20,7 @@ from matrix.router.asking import (
     time_json,
 )
 from matrix.router.machine_api import MachineApi
+from matrix.router.reverting import still_wanted
 from matrix.router.snapshots.report import Done, Failed, Outcome, Progress, Unchanged
 from matrix.router.snapshots.taker import Taker
 
@@ -127,7 +128,7 @@ class SnapshotsApi:
         with reaching_the_directory():
             upkeep = await self._directory.upkeep.find(user_id)
             newest = await self._directory.snapshots.newest(user_id)
-        wanted = upkeep.wanted if upkeep is not None else None
+        wanted = None if upkeep is None else still_wanted(upkeep, newest)
         if wanted is not None:
             send_json(exchange, {"snapshot": wanted, "at": None})
         elif newest is not None:
