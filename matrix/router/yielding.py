@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
@@ -28,6 +31,9 @@ RETURN_WAIT = 0.5
 """Seconds between two attempts to reach a directory that was gone."""
 NEWS_WAIT = 0.5
 """Seconds after which a row is read again though nothing was told of it."""
+LONG = 2.0
+"""Seconds after which a suspend takes long, as with a snapshot before it: then the row is read,
+and news are looked for, a tenth as often."""
 
 
 def objects(route: Route, machine: Machine) -> bool:
@@ -68,6 +74,7 @@ async def give_way(fleet: Fleet, route: Route, backend: Backend) -> bool:
     Who comes meanwhile stops the other if that can still be, and else wakes it again.
     """
     drained = False
+    long_from = fleet.clock.seconds() + LONG
     while True:
         route.unsure = False
         try:
@@ -93,7 +100,9 @@ async def give_way(fleet: Fleet, route: Route, backend: Backend) -> bool:
             continue
         except DirectoryUnavailable:
             return not await probe(backend, PROBE_TIMEOUT)
-        await news(fleet.clock, route, NEWS_WAIT)
+        ease = 10 if fleet.clock.seconds() > long_from else 1
+        used = partial(objects, route, machine)
+        await news(fleet.clock, route, NEWS_WAIT * ease, NEWS_STEP * ease, used)
 
 
 def end_streams(route: Route, machine: Machine) -> None:
@@ -134,10 +143,21 @@ def another_life(route: Route, machine: Machine) -> bool:
     )
 
 
-async def news(clock: IReactorTime, route: Route, seconds: float) -> None:
-    """Wait until the directory tells of a change or somebody comes, at most so long."""
+async def news(
+    clock: IReactorTime,
+    route: Route,
+    seconds: float,
+    step: float = NEWS_STEP,
+    else_if: Callable[[], bool] = lambda: False,
+) -> None:
+    """
+    Wait until the directory tells of a change or somebody comes, at most so long.
+
+    @param step: seconds between two looks.
+    @param else_if: what ends the waiting too.
+    """
     deadline = clock.seconds() + seconds
     while True:
-        await deferLater(clock, NEWS_STEP)
-        if route.unsure or route.wanted or clock.seconds() >= deadline:
+        await deferLater(clock, step)
+        if route.unsure or route.wanted or clock.seconds() >= deadline or else_if():
             return

@@ -13,6 +13,7 @@ from matrix.http import Backend
 from matrix.model import Machine, MachineState, User, UserId, UserState
 from matrix.router.idle import Idle
 from matrix.router.resting import put_away
+from tests.router.streams import open_websocket
 from tests.router.world import ALICE, BOB, World, outcome, run
 
 SLOW = 15.0
@@ -103,6 +104,62 @@ class AcrossRoutersTests(SynchronousTestCase):
         self.one.let_pass(0.5, step=0.02)
         self.assertEqual([client.status for client in clients], [200, 200])
         self.assertEqual(self.one.real(), MachineState.RUNNING)
+
+
+class BothAwakeTests(SynchronousTestCase):
+    """Both routers have reached the machine that one of them puts to sleep."""
+
+    def setUp(self) -> None:
+        self.one = World()
+        self.one.awake()
+        self.two = World(owner="router:2", within=self.one)
+        self.two.awake()
+        for world in (self.one, self.two):
+            run(world.idle.touch())
+
+    def test_one_while_it_falls_asleep_at_the_other(self) -> None:
+        for world in (self.one, self.two):
+            world.provider_twin.delays["suspending"] = SLOW
+        self.one.route().machine.rest("idle")
+        self.one.let_pass(0.6, step=0.02)
+        self.assertEqual(self.two.route().phase, "resting", "it gave way")
+        client = self.two.ask()
+        self.two.let_pass(0.3, step=0.02)
+        self.assertEqual(client.status, 200)
+        self.one.let_pass(2 * SLOW)
+        self.assertEqual(self.one.real(), MachineState.RUNNING)
+        self.assertEqual(self.one.asked("suspend") + self.two.asked("suspend"), 1)
+
+    def test_one_while_the_other_has_it_saved(self) -> None:
+        self.one.fleet.saver = saver = Saver(self.one)
+        self.one.route().machine.rest("idle")
+        self.one.let_pass(30.0, step=0.1)
+        self.assertEqual(self.one.row().state, MachineState.DRAINING)
+        before = self.one.store.calls
+        self.one.let_pass(5.0, step=0.1)
+        self.assertLess(self.one.store.calls - before, 5, "little is asked of the directory")
+        client = self.two.ask()
+        self.two.let_pass(0.5, step=0.1)
+        self.assertEqual(client.status, 200)
+        self.assertNotIn("matrix-wake", client.headers)
+        self.assertEqual(saver.ended, "cancelled")
+        self.one.let_pass(1.0)
+        for world in (self.one, self.two):
+            self.assertEqual(world.route().phase, "awake")
+
+    def test_data_on_a_stream_of_the_others_while_it_is_saved(self) -> None:
+        self.one.fleet.saver = saver = Saver(self.one)
+        client = open_websocket(self.two)
+        self.two.let_pass(12.0, step=0.25)
+        run(self.two.idle.touch())
+        self.one.route().note_use(self.one.row().last_active_at, self.one.wheel.now)
+        self.one.route().machine.rest("idle")
+        self.one.let_pass(30.0, step=0.1)
+        self.assertEqual(self.one.row().state, MachineState.DRAINING)
+        client.connection.dataReceived(b"\x81\x82aaaa" + bytes((ord("h") ^ 97, ord("i") ^ 97)))
+        self.two.let_pass(1.0, step=0.1)
+        self.assertEqual(self.one.row().state, MachineState.RUNNING)
+        self.assertEqual(saver.ended, "cancelled")
 
 
 class SavingTests(SynchronousTestCase):
