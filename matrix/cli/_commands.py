@@ -14,6 +14,7 @@ from matrix.cli._machine import machine
 from matrix.cli._output import clear_errors, json_option, show
 from matrix.cli._restore import restore
 from matrix.cli._server import CommandError, Server, locate, user_path
+from matrix.cli._snapshots import snapshot, snapshots
 from matrix.cli._strays import strays
 from matrix.cli._text import details, duration, facts, moment, table
 from matrix.cli._top import top
@@ -50,6 +51,8 @@ main.add_command(users)
 main.add_command(sessions)
 main.add_command(machine)
 main.add_command(restore)
+main.add_command(snapshot)
+main.add_command(snapshots)
 main.add_command(top)
 main.add_command(strays)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
@@ -19,6 +21,9 @@ RUN_FILE = "run.json"
 
 ANSWER_LIMIT = 16 * 1024 * 1024
 """Bytes: the longest answer is a thousand events."""
+
+LINE_LIMIT = 64 * 1024
+"""Bytes of one line of an answer that comes line by line."""
 
 TIMEOUT = 10.0
 """Seconds for an answer from memory or one query."""
@@ -69,7 +74,28 @@ class Server:
         """
         return self._call("POST", path, CONTROL_TIMEOUT)
 
+    def follow(self, path: str) -> Iterator[Any]:
+        """
+        Tell the admin API to do something that takes long; what it tells of it, as it comes.
+
+        @param path: below C{/admin/v1/}, encoded.
+        @raise CommandError: there is no answer, or the answer is a refusal, or breaks off.
+        """
+        with self._answer("POST", path, CONTROL_TIMEOUT) as answer:
+            while line := answer.readline(LINE_LIMIT):
+                yield json.loads(line)
+
     def _call(self, method: str, path: str, timeout: float) -> Any:
+        with self._answer(method, path, timeout) as answer:
+            return json.loads(answer.read(ANSWER_LIMIT))
+
+    @contextmanager
+    def _answer(self, method: str, path: str, timeout: float) -> Iterator[Any]:
+        """
+        An answer, to be read.
+
+        @raise CommandError: it cannot be had, or not be read.
+        """
         request = Request(  # noqa: S310 - the scheme was checked by locate()
             f"{self.url}/admin/v1/{path}",
             method=method,
@@ -79,7 +105,7 @@ class Server:
         opener = build_opener(ProxyHandler({}), _NoRedirects())
         try:
             with opener.open(request, timeout=timeout) as answer:
-                return json.loads(answer.read(ANSWER_LIMIT))
+                yield answer
         except HTTPError as error:
             with error:
                 raise _refusal(error) from None

@@ -49,6 +49,15 @@ def duration(seconds: float) -> str:
     return " ".join(parts)
 
 
+def size(number: float) -> str:
+    """An amount of bytes for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}" if unit == "B" or number >= 10 else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TiB"
+
+
 def moment(text: str, zone: tzinfo | None = None) -> str:
     """
     An RFC 3339 time as people read it, to the millisecond.

@@ -14,8 +14,6 @@ from matrix.testing.running_case import MatrixCase
 READY_SECONDS = 60.0
 """For its S3 server to be there: 2.5 s, on a busy host much longer."""
 
-PASSWORD = "of-the-repository"
-
 
 class SnapshotTests(MatrixCase):
     """In embedded mode, with an S3 server of its own."""
@@ -29,6 +27,7 @@ class SnapshotTests(MatrixCase):
             self.assertEqual(self.ask(user, "GET", "/healthz").status, 200)
         master = (self.matrix.state / "master-secret").read_text().strip()
         self.secrets = MachineSecrets(master)
+        self.password = self.secrets.restic_password(self.matrix.user_id("alice"))
         self.matrix.until(
             lambda: "snapshots are kept in" in self.matrix.output(),
             READY_SECONDS,
@@ -47,7 +46,7 @@ class SnapshotTests(MatrixCase):
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),
-            "RESTIC_PASSWORD": PASSWORD,
+            "RESTIC_PASSWORD": self.password,
             "NO_PROXY": "127.0.0.1",
         }
         return subprocess.run(
@@ -65,7 +64,7 @@ class SnapshotTests(MatrixCase):
 
     def test_ones_own_and_no_others(self) -> None:
         (self.folder / "notes").write_text("what alice would miss")
-        self.done("init")
+        self.matrix.suspend("alice")  # for which her machine makes the repository
         self.done("backup", str(self.folder / "notes"))
         for repository, said in (
             (self.repository("bob", owner="alice"), "403"),
@@ -75,8 +74,15 @@ class SnapshotTests(MatrixCase):
             self.assertNotEqual(ran.returncode, 0)
             self.assertIn(said, ran.stderr)
         self.done("check", "--read-data")
-        for secret in (self.secrets.restic_account(self.matrix.user_id("alice"), 1), PASSWORD):
+        for secret in (self.secrets.restic_account(self.matrix.user_id("alice"), 1), self.password):
             self.assertNotIn(secret, self.matrix.output())
-        self.done("restore", "latest", "--target", str(self.folder / "back"))
+        self.done(
+            "restore",
+            "latest",
+            "--path",
+            str(self.folder / "notes"),
+            "--target",
+            str(self.folder / "back"),
+        )
         back = Path(f"{self.folder / 'back'}{self.folder}") / "notes"
         self.assertEqual(back.read_text(), "what alice would miss")

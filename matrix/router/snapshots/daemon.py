@@ -13,7 +13,7 @@ from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
 from twisted.internet.interfaces import IConsumer, IDelayedCall, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, ResponseDone
+from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseDone, _HTTP11ClientFactory
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer, IResponse
@@ -156,7 +156,9 @@ class HttpDaemons:
         self, place: Place, method: str, body: bytes | None, reading: _Reading | None
     ) -> tuple[int, bytes]:
         to = _To(self._reactor, place)
-        agent = Agent.usingEndpointFactory(self._reactor, to)  # type: ignore[no-untyped-call]
+        pool = HTTPConnectionPool(self._reactor, persistent=False)  # type: ignore[no-untyped-call]
+        pool._factory = _QuietFactory
+        agent = Agent.usingEndpointFactory(self._reactor, to, pool)  # type: ignore[no-untyped-call]
         headers = {"Authorization": [f"Bearer {place.token}"], "User-Agent": ["matrix"]}
         if body is not None:
             headers["Content-Type"] = ["application/json"]
@@ -225,7 +227,13 @@ class _Content(Protocol):
 
     def _abort(self) -> None:
         if self.transport is not None:
-            self.transport.abortConnection()  # type: ignore[attr-defined]
+            self.transport.loseConnection()
+
+
+class _QuietFactory(_HTTP11ClientFactory):
+    """Says nothing of each connection that begins or ends."""
+
+    noisy = False
 
 
 class _Reading:
