@@ -220,6 +220,7 @@ class Relay:
 
     def _to_tunnel(self, upstream: Upstream, block: bytes) -> None:
         exchange = self.exchange
+        self.first_byte = perf_counter()
         self._leave()
         self._upstream = None
         tunnel = Tunnel(exchange, upstream, self._backend)

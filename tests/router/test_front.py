@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from matrix.metrics import series
 from matrix.model import MachineState, User, UserState
+from tests.router.streams import open_websocket
 from tests.router.world import ALICE, BOB, Client, World
 
 
@@ -169,6 +170,12 @@ class WarmPathTests(SynchronousTestCase):
         )
         self.assertNotIn("matrix-wake", client.headers)
         self.assertNotIn("matrix-degraded", client.headers)
+
+    def test_the_head_of_a_websocket_tells_of_its_way_too(self) -> None:
+        self.world.awake()
+        client = open_websocket(self.world)
+        self.assertEqual(client.status, 101)
+        self.assertRegex(client.headers["server-timing"], r"upstream;dur=\d+\.\d{3}$")
 
     def test_each_user_reaches_their_own_machine(self) -> None:
         self.world.awake(BOB)
