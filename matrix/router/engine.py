@@ -123,6 +123,7 @@ class Engine:
             settings.idle_timeout,
             settings.rest_rate,
         )
+        directory.watch(idle.heard)
         self._every(idle.interval, idle.sweep)
         self._every(idle.touch_interval, idle.touch)
         self._every(SETTLING_INTERVAL, Settling(fleet).run)

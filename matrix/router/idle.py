@@ -21,6 +21,9 @@ TOUCH_INTERVAL = 15.0
 """Seconds, at most, between two notes to the directory of who was active: one statement for
 all of them."""
 
+NEWS_SLACK = 1.0
+"""Seconds for others to reach the directory again, beyond the times at which they try to."""
+
 RATE = 5.0
 """C{MATRIX_REST_RATE}, unless it is told."""
 
@@ -97,6 +100,16 @@ class Idle:
         self._timeout = timeout
         self._pace = 1 / rate
         self._touched: dict[UserId, float] = {}
+        self._informed_at = 0.0
+        """When the directory knows again who was active, by the wheel's clock."""
+
+    def heard(self, user_id: UserId | None) -> None:
+        """
+        The directory tells of a change. After an outage (C{None}) it does not know yet what
+        other routers have in use: each has missed a note, and the next may be missed too.
+        """
+        if user_id is None:
+            self._informed_at = self._wheel.now + 2 * self.touch_interval + NEWS_SLACK
 
     @property
     def interval(self) -> float:
@@ -114,7 +127,7 @@ class Idle:
         after the other: Fly would have no crowd suspended at once, nor would whoever keeps
         their snapshots.
         """
-        if not self._fleet.provider.sleeps:
+        if not self._fleet.provider.sleeps or not self._is_informed:
             return
         unused = sorted(filter(self._unused, self._routes), key=self._used)
         if not unused:
@@ -125,12 +138,18 @@ class Idle:
         for route in unused:
             if rested:
                 await deferLater(self._fleet.clock, self._pace)
-            if self._unused(route):
+            if self._unused(route) and self._is_informed:
                 machine = await self._consult(route)
                 # Neither used elsewhere, nor here while we asked.
                 if self._unused(route) and not leases.counts(busy.get(route.user_id), machine):
                     route.machine.rest(IDLE)
                     rested = True
+
+    @property
+    def _is_informed(self) -> bool:
+        """Whether the directory can be asked what other routers have in use."""
+        is_heard = self._fleet.directory.stale_since() is None
+        return is_heard and self._wheel.now >= self._informed_at
 
     def _used(self, route: Route) -> float:
         return max(route.used or 0.0, route.used_elsewhere)

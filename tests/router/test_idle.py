@@ -118,6 +118,18 @@ class SweepTests(SynchronousTestCase):
         other.turn()
         self.assertEqual(other.route().idle_timeout, 30.0)
 
+    def test_after_an_outage_others_are_first_given_time_to_tell_of_use(self) -> None:
+        """Two intervals of 2.5 s and a little more, though the time for sleep is long past."""
+        self.world.store.watch(self.world.idle.heard)
+        self.world.store.lose()
+        self.sweep_for(20)
+        self.assertEqual(self.world.real(), MachineState.RUNNING)
+        self.world.store.recover()
+        self.sweep_for(5)
+        self.assertEqual(self.world.real(), MachineState.RUNNING)
+        self.sweep_for(3)
+        self.assertEqual(self.world.real(), MachineState.SUSPENDED)
+
     def test_it_looks_often_enough(self) -> None:
         def interval(timeout: float) -> float:
             return Idle(self.world.fleet, self.world.wheel, self.world.routes, timeout).interval
