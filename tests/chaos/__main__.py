@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 import time
+from pathlib import Path
 
 from tests.chaos.chaos import Chaos
 
@@ -19,6 +20,7 @@ def main() -> int:
     parser.add_argument("--users", type=int, default=300)
     parser.add_argument("--rate", type=float, default=0.02, help="of each fault, 0 to 1")
     parser.add_argument("--seed", default=f"{random.randrange(10**6)}", help="of all lots drawn")
+    parser.add_argument("--keep", type=Path, help="a directory to leave logs and events in")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leave nothing behind then, either
     # The loop complains of what becomes of TLS connections that were killed.
@@ -26,8 +28,8 @@ def main() -> int:
     began = time.monotonic()
     text = f"chaos of {options.seconds:g} s, {options.users} users, {options.rate:g} of each fault"
     sys.stdout.write(f"{text}, seed {options.seed}\n")
-    chaos = Chaos(options.seed, options.users, options.rate)
-    chaos.run(options.seconds)
+    chaos = Chaos(options.seed, options.users, rate=options.rate)
+    chaos.run(options.seconds, options.keep)
     sys.stdout.write(f"{chaos.report()}\n")
     faults = chaos.tally.faults
     for fault in faults:

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from matrix.testing.wire import run
 from tests.chaos import audit
@@ -19,6 +20,8 @@ from tests.chaos.user import HUNG, LOST, User
 
 IDLE = 5.0
 """Seconds until a machine sleeps."""
+
+USUAL = Pace()
 
 RECOVERY = 120.0
 """Seconds within which everybody must have been answered once nothing goes wrong any more: a
@@ -34,21 +37,28 @@ SETTLE = 90.0
 class Chaos:
     """One run, from nothing to nothing."""
 
-    def __init__(self, seed: str, users: int, rate: float, pace: Pace | None = None) -> None:
-        """@param rate: how likely each fault of the catalogue is."""
+    def __init__(
+        self, seed: str, users: int, *, rate: float, idle: float = IDLE, pace: Pace = USUAL
+    ) -> None:
+        """
+        @param rate: how likely each fault of the catalogue is.
+        @param idle: seconds until a machine sleeps.
+        """
         self.seed = seed
         self.tally = Tally()
         self.outages = Outages()
         self.misdeeds: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
-        self._pace = pace or Pace()
+        self._pace = pace
+        self._idle = idle
         self._names = [f"user{number:03}" for number in range(users)]
-        self.site = Site(IDLE, rate)
+        self.site = Site(idle, rate)
         self.users: Sequence[User] = ()
 
-    def run(self, seconds: float) -> None:
+    def run(self, seconds: float, keep: Path | None = None) -> None:
         """
         @param seconds: of chaos; then as long as it takes until everything sleeps.
+        @param keep: where to leave logs and events, for whoever looks for a cause.
         """
         try:
             self.site.start()
@@ -58,13 +68,15 @@ class Chaos:
             self.site.mend_fly()
             run(self._recover(), RECOVERY + len(self.users) + HUNG)
             self._audit()
+            if keep is not None:
+                self.site.keep(keep)
         finally:
             self.site.close()
 
     def _meet(self) -> list[User]:
         matrix, routers = self.site.routers[0].matrix, self.site.routers
         return [
-            User(name, matrix.user_id(name), matrix.token(name), routers, IDLE, self.seed)
+            User(name, matrix.user_id(name), matrix.token(name), routers, self._idle, self.seed)
             for name in self._names
         ]
 
@@ -118,7 +130,7 @@ class Chaos:
                 break
             time.sleep(1.0)
         self.tally.faults.extend(found)
-        misdeeds = audit.misdeeds(self.site.journals(), IDLE)
+        misdeeds = audit.misdeeds(self.site.journals(), self._idle)
         self.misdeeds = misdeeds.count
         self.tally.faults.extend(misdeeds.faults)
         self.tally.faults.extend(f"process {pid} is left over" for pid in self.site.orphans())

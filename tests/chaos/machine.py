@@ -107,15 +107,16 @@ class Machine:
     def _examine(self, connection: Connection, alive_at: float) -> None:
         if (work := connection.work) and not connection.is_gone():
             silent = max(0.0, round(alive_at - connection.moved_at, 2))
-            is_stream = connection.is_stream
-            self.journal(FROZEN, work=work, is_stream=is_stream, silent=silent)
+            told = {"work": work, "is_stream": connection.is_stream, "peer": connection.peer}
+            self.journal(FROZEN, silent=silent, **told)
 
 
 class Connection:
     """The router's, served by a thread of its own."""
 
-    def __init__(self, sock: socket.socket, machine: Machine) -> None:
+    def __init__(self, sock: socket.socket, peer: str, machine: Machine) -> None:
         self.sock = sock
+        self.peer = peer
         self.machine = machine
         self.work = ""
         """What is being done for somebody."""
@@ -127,13 +128,17 @@ class Connection:
     def is_gone(self) -> bool:
         """Whether the other end is closed."""
         poll = select.poll()
-        poll.register(self.sock, GONE)
+        try:
+            poll.register(self.sock, GONE)
+        except ValueError:
+            return True  # we have just closed it
         return any(seen & GONE for _, seen in poll.poll(0))
 
     def serve(self) -> None:
         """Until one side has had enough."""
         self.machine.connections.add(self)
         try:
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while (request := self._request()) is not None:
                 if not self._answer(request):
                     break
@@ -291,9 +296,9 @@ class Connection:
 def serve(listener: socket.socket, machine: Machine) -> None:
     """Take connections until killed."""
     while True:
-        sock, _ = listener.accept()
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        threading.Thread(target=Connection(sock, machine).serve, daemon=True).start()
+        sock, peer = listener.accept()
+        connection = Connection(sock, f"{peer[0]}:{peer[1]}", machine)
+        threading.Thread(target=connection.serve, daemon=True).start()
 
 
 def main(host: str, port: int, data: str) -> None:

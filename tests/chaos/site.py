@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -36,7 +38,6 @@ LIMITS = {
     "keepalive_timeout": 20,
     "wake_timeout": 20,
     "rest_rate": 20,
-    "access_log": "off",
 }
 """Shorter than usual, so that a client's patience outlasts them."""
 
@@ -57,6 +58,11 @@ class Router:
         """Where it listens; C{None} until it was started."""
         self.pids: set[int] = set()
         """Its processes that were seen so far, workers included."""
+
+    @property
+    def access_log(self) -> Path:
+        """In its working directory."""
+        return self.matrix.home / "access.log"
 
     def start(self) -> int:
         """
@@ -120,7 +126,9 @@ class Site:
             "fly_regions": "fra,ams",
             "fly_image": "registry.example/daemon:1",
         }
-        return SuppliedMatrix(self.supply, idle=self.idle, workers=WORKERS, **LIMITS, **fly)
+        return SuppliedMatrix(
+            self.supply, idle=self.idle, workers=WORKERS, access_log="access.log", **LIMITS, **fly
+        )
 
     def start(self) -> None:
         """Everything, one after the other; nothing goes wrong yet."""
@@ -204,6 +212,27 @@ class Site:
         """What machines wrote down, a JSON object each; copies of volumes repeat it."""
         for path in self.fly.state.glob("volumes/*/data/journal"):
             yield from path.read_text("ascii").splitlines()
+
+    def keep(self, place: Path) -> None:
+        """
+        Write down what helps to find out what happened.
+
+        @param place: a directory; made if it is not there.
+        """
+        place.mkdir(parents=True, exist_ok=True)
+        for router in self.routers:
+            (place / f"{router.name}.log").write_text(router.matrix.output())
+            shutil.copy(router.access_log, place / f"{router.name} access.log")
+        (place / "fly.log").write_text(self.fly.output())
+        calls = [self.fly.calls(action=action)["calls"] for action in self.fly.calls()["by_action"]]
+        events = "SELECT row_to_json(events)::text FROM events ORDER BY at"
+        for name, lines in (
+            ("calls", [json.dumps(call) for some in calls for call in some]),
+            ("events", [str(line) for (line,) in postgres.execute(events, self.supply.dsn)]),
+            ("journals", sorted(set(self.journals()))),
+            ("rows", [json.dumps(row) for row in self.rows()]),
+        ):
+            (place / f"{name}.jsonl").write_text("".join(f"{line}\n" for line in lines))
 
     def orphans(self) -> list[int]:
         """Processes of routers that should have ended with their supervisor."""

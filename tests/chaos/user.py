@@ -304,7 +304,7 @@ def refusal(status: int, headers: dict[str, str], body: bytes) -> Refused | Wron
         return Wrong(f"no proper problem document: {said}")
     if status == 503 and not headers.get("retry-after", "").isdecimal():
         return Wrong(f"nobody knows when to try again: {said}")
-    return Refused(status, str(problem.get("reason", problem.get("type"))))
+    return Refused(status, str(problem.get("reason") or problem.get("detail") or problem["title"]))
 
 
 async def _rest(wire: Wire) -> bytes:
