@@ -88,7 +88,9 @@ class Parts:
         self.api = FlyApi(
             self.world, actions, tokens or {TOKEN: ORGANIZATION}, Faults(chance), check_answers
         )
-        operators = Operators(self.world, self.lifecycle, self.volumes, programs, migration)
+        operators = self.operators = Operators(
+            self.world, self.lifecycle, self.volumes, programs, migration
+        )
         self.control = Control(self.world, self.api, operators)
         for part in (self.lifecycle, self.volumes, self.snapshots):
             part.load()
