@@ -131,6 +131,7 @@ EXPORTS = {
         "REDACTED",
         "FlyProvider",
         "IProvider",
+        "IStocking",
         "IllegalTransition",
         "Keep",
         "LifecycleEvent",

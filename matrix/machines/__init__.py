@@ -8,6 +8,7 @@ from matrix.machines._open import fly_plans, open_provider
 from matrix.machines._recall import Recall
 from matrix.machines.interfaces import (
     IProvider,
+    IStocking,
     Keep,
     MachineGone,
     Observed,
@@ -30,6 +31,7 @@ __all__ = [
     "REDACTED",
     "FlyProvider",
     "IProvider",
+    "IStocking",
     "IllegalTransition",
     "Keep",
     "LifecycleEvent",

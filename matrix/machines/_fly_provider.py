@@ -12,6 +12,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from matrix.machines import _fly_steps as steps
 from matrix.machines._fly import FlyClient
 from matrix.machines._fly_boots import boot_id
 from matrix.machines._fly_errors import FlyError, Verdict
@@ -19,7 +20,8 @@ from matrix.machines._fly_following import MOVED_AFTER, until_down, until_up
 from matrix.machines._fly_making import Making
 from matrix.machines._fly_moving import Moving
 from matrix.machines._fly_patience import Patience
-from matrix.machines._fly_plans import USER_KEY, FlyPlans, Wanted
+from matrix.machines._fly_plans import REDACTED, USER_KEY, FlyPlans, Wanted
+from matrix.machines._fly_rates import Priority
 from matrix.machines._fly_resting import Resting, remove
 from matrix.machines._fly_sight import Sight
 from matrix.machines._fly_starting import Starting
@@ -29,6 +31,7 @@ from matrix.machines._fly_volumes import Ledger
 from matrix.machines._recall import Recall
 from matrix.machines.interfaces import (
     IProvider,
+    IStocking,
     Keep,
     MachineGone,
     Observed,
@@ -51,10 +54,13 @@ _SEEN: Mapping[str, MachineState] = {
 }
 """All others are stopped, or will be before they are anything else."""
 
+_NOTHING = {"MATRIX_MACHINE_TOKEN": REDACTED}
+"""Told to machines of which only the names matter."""
+
 _log = Logger()
 
 
-@implementer(IProvider)
+@implementer(IProvider, IStocking)
 class FlyProvider:
     """
     Each user has a machine and a volume in one app, both named after the user. What is being
@@ -65,6 +71,7 @@ class FlyProvider:
     """
 
     name = "fly"
+    claimed = steps.CLAIMED
     moves = True
 
     def __init__(
@@ -82,6 +89,7 @@ class FlyProvider:
         """
         self._client = client
         self._plans = plans
+        self.made_of = plans.made_of
         self._clock = clock
         self._let_go = let_go
         self._seconds = patience
@@ -145,7 +153,30 @@ class FlyProvider:
     async def destroy(self, machine: Machine) -> None:
         """Delete machine and volume. See L{IProvider}."""
         async with self._turn(machine.user_id) as patience:
-            await remove(self._sight, patience, machine)
+            wanted = self._plans.wanted(machine.user_id, _NOTHING)
+            await remove(self._sight, patience, machine, wanted)
+
+    # in stock
+
+    async def stock_up(self, place: Machine, keep: Keep) -> str:
+        """With what is no user's. See L{IStocking}."""
+        place_id, plans = place.user_id, self._plans
+
+        def wanted_at(region: str | None, size: str | None) -> Wanted:
+            return plans.stock(place_id, region, size)
+
+        async with self._turn(place_id) as patience:
+            ledger = self._ledger(place, keep)
+            priority = Priority.HOUSEKEEPING
+            making = Making(self._client, plans.place, patience, ledger, wanted_at, priority)
+            return await making.run()
+
+    async def clear_out(self, place: Machine) -> None:
+        """See L{IStocking}."""
+        async with self._turn(place.user_id) as patience:
+            await remove(self._sight, patience, place, self._plans.stock(place.user_id))
+
+    # what there is
 
     async def inspect(self, machine: Machine) -> Observed:
         """One call; takes no turn. See L{IProvider}."""

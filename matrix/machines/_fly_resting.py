@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
 
 from twisted.logger import Logger
 
 from matrix.machines._fly_errors import FlyError, Verdict
 from matrix.machines._fly_patience import Patience
-from matrix.machines._fly_plans import USER_KEY, volume_name
+from matrix.machines._fly_plans import Wanted
 from matrix.machines._fly_sight import Sight, identified
 from matrix.machines._fly_types import FlyMachine
 from matrix.machines._recall import Recall
@@ -177,18 +176,18 @@ class Resting:
             return None
 
 
-async def remove(sight: Sight, patience: Patience, machine: Machine) -> None:
+async def remove(sight: Sight, patience: Patience, machine: Machine, wanted: Wanted) -> None:
     """
     Destroy all that a user has at Fly, known from the row or not.
 
+    @param wanted: knows how it is marked and named.
     @raise ProviderError: something is left.
     """
     if machine.provision_step is None and machine.machine_id is None:
         return  # nothing was ever asked for
     client, app = sight.client, sight.app(machine)
-    whose: dict[str, Any] = {USER_KEY: machine.user_id}
     try:
-        found = await patience.of(lambda: client.machines(app, **whose))
+        found = await patience.of(lambda: client.machines(app, **wanted.owner))
         volumes = await patience.of(lambda: client.volumes(app))
     except FlyError as error:
         if error.reason == "not-found":
@@ -198,9 +197,8 @@ async def remove(sight: Sight, patience: Patience, machine: Machine) -> None:
     theirs = {machine.volume_id, machine.former_volume_id, *(each.volume_id for each in found)}
     for machine_id in sorted(ids | ({machine.machine_id} if machine.machine_id else set())):
         await Resting(sight, patience, _with(machine, machine_id)).destroy()
-    name = volume_name(machine.user_id)
     for volume in volumes:
-        if volume.name == name or volume.id in theirs:
+        if volume.name == wanted.volume_name or volume.id in theirs:
             await _delete(sight, patience, app, volume.id)
 
 

@@ -112,6 +112,30 @@ class Keep(Protocol):
         """
 
 
+class IStocking(Interface):
+    """
+    A provider that can make machines before anybody asks for them. In the directory
+    (L{matrix.directory.IStock}) each has a row like a user's, whose C{user_id} is its place.
+    """
+
+    made_of: str = Attribute("What machines are made of now: a digest.")
+
+    claimed: str = Attribute(
+        "The C{provision_step} of a user's row that got such a machine: L{IProvider.provision} "
+        "then tells the machine whose it is."
+    )
+
+    async def stock_up(place: Machine, keep: Keep) -> str:
+        """
+        As L{IProvider.provision}, of a machine without a user; in no hurry.
+
+        @param keep: writes to the place's row.
+        """
+
+    async def clear_out(place: Machine) -> None:
+        """As L{IProvider.destroy}, of such a machine that nobody got."""
+
+
 class IProvider(Interface):
     """
     Each method is idempotent: asking for what is already so succeeds. Each returns an

@@ -88,10 +88,8 @@ class Parts:
         self.api = FlyApi(
             self.world, actions, tokens or {TOKEN: ORGANIZATION}, Faults(chance), check_answers
         )
-        operators = self.operators = Operators(
-            self.world, self.lifecycle, self.volumes, programs, migration
-        )
-        self.control = Control(self.world, self.api, operators)
+        self.operators = Operators(self.world, self.lifecycle, self.volumes, programs, migration)
+        self.control = Control(self.world, self.api, self.operators)
         for part in (self.lifecycle, self.volumes, self.snapshots):
             part.load()
 
