@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
@@ -14,7 +14,8 @@ from twisted.python.failure import Failure
 from matrix.auth import MachineProof, MachineSecrets
 from matrix.directory import IDirectory
 from matrix.errors import ConfigurationError, Forbidden, Unavailable
-from matrix.http import Exchange
+from matrix.http import Exchange, Request
+from matrix.metrics import Registry, series
 from matrix.router.engine import Engine
 from matrix.router.idle import Periodic
 from matrix.settings import Settings
@@ -32,6 +33,9 @@ from matrix.snapshots import (
 PLACE: Final = b"/restic/"
 """The paths on the internal listener that are restic's."""
 
+METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"DELETE"})
+"""Those of restic; whatever else somebody sends is counted together."""
+
 AGAIN_SECONDS = 5.0
 """Between attempts to make the bucket ready while the store is away."""
 
@@ -43,6 +47,17 @@ STALE_SECONDS = 24 * 3600.0
 """After so long nobody goes on with an upload: restic gives each up within minutes."""
 
 _log = Logger()
+
+
+class Served(Protocol):
+    """As much of an exchange that is over as is counted."""
+
+    status: int
+    body_bytes: int
+    bytes_out: int
+
+    @property
+    def request(self) -> Request: ...
 
 
 class Archive:
@@ -99,6 +114,33 @@ class Archive:
             raise Unavailable(
                 "the store of snapshots is not ready yet", reason="store", retry_after=AGAIN_SECONDS
             )
+
+    @property
+    def ready(self) -> bool:
+        """Whether repositories can be used now."""
+        return self._repositories is not None and self._repositories.well
+
+    def measure(self, registry: Registry) -> Callable[[Served], None]:
+        """
+        Have it counted what machines ask.
+
+        @return: is to be told of each exchange that is over.
+        """
+        if not self._off:
+            registry.watch(series.REPOSITORY_READY, lambda: float(self.ready))
+        taken = registry.counter(series.REPOSITORY_BYTES, "in")
+        given = registry.counter(series.REPOSITORY_BYTES, "out")
+
+        def finished(exchange: Served) -> None:
+            request = exchange.request
+            if request.path.startswith(PLACE):
+                method = request.method.decode() if request.method in METHODS else "other"
+                status = str(exchange.status)
+                registry.counter(series.REPOSITORY_REQUESTS, method, status).value += 1
+                taken.value += exchange.body_bytes
+                given.value += exchange.bytes_out
+
+        return finished
 
     async def close(self) -> None:
         """Let go of the store. Requests must be over."""

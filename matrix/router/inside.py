@@ -78,7 +78,9 @@ class Inside:
             else:
                 api(exchange)
 
-        self._factory = ServerFactory(handler, engine.wheel, engine.limits)
+        self._factory = ServerFactory(
+            handler, engine.wheel, engine.limits, finished=archive.measure(engine.registry)
+        )
         # The last files are the database's and the logs'; nobody is told so who gets none.
         admission = Admission(engine.files.operators, telling=0)
         for listener in internal:

@@ -103,6 +103,11 @@ class Repositories:
         }
         self._file = self._config | {b"POST": self._save}
 
+    @property
+    def well(self) -> bool:
+        """Whether the store did what it should when it was last asked."""
+        return self._well
+
     def __call__(self, exchange: Exchange) -> None:
         """See L{matrix.http.interfaces.Handler}."""
         exchange.spawn(self._serve(exchange))

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from matrix.directory import MemoryDirectory
 from matrix.errors import ConfigurationError, Forbidden, Unavailable
+from matrix.metrics import Registry, series
 from matrix.router import archive as archive_module
 from matrix.router.archive import Archive, place_from
 from matrix.settings import Settings
@@ -96,3 +97,30 @@ class ArchiveTests(SynchronousTestCase):
             with self.assertRaises(ValueError) as caught:
                 Settings(_env_file=None, **given)  # type: ignore[call-arg, arg-type]
             self.assertIn("MATRIX_S3_ENDPOINT needs", str(caught.exception))
+
+
+class MeasureTests(SynchronousTestCase):
+    def finished(self, target: str, method: str = "GET") -> Registry:
+        """What is counted of a request."""
+        settings = Settings(_env_file=None, state_dir=Path(self.mktemp()), **STORE)  # type: ignore[call-arg, arg-type]
+        registry = Registry()
+        tell = Archive(SimpleNamespace(settings=settings)).measure(registry)  # type: ignore[arg-type]
+        request = FakeExchange.of(method, target).request
+        tell(SimpleNamespace(request=request, status=200, body_bytes=30, bytes_out=4))  # type: ignore[arg-type]
+        return registry
+
+    def test_what_machines_ask(self) -> None:
+        registry = self.finished("/restic/user/data/x", "POST")
+        counter = registry.counter(series.REPOSITORY_REQUESTS, "POST", "200")
+        self.assertEqual(counter.value, 1)
+        self.assertEqual(registry.counter(series.REPOSITORY_BYTES, "in").value, 30)
+        self.assertEqual(registry.counter(series.REPOSITORY_BYTES, "out").value, 4)
+        self.assertEqual(registry.number(series.REPOSITORY_READY), 0)
+
+    def test_what_others_ask_is_not_counted_here(self) -> None:
+        registry = self.finished("/admin/v1/status")
+        self.assertEqual(registry.counter(series.REPOSITORY_BYTES, "in").value, 0)
+
+    def test_a_method_that_nobody_knows_makes_no_series_of_its_own(self) -> None:
+        registry = self.finished("/restic/user/", "BREW")
+        self.assertEqual(registry.counter(series.REPOSITORY_REQUESTS, "other", "200").value, 1)
