@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from twisted.logger import Logger
@@ -29,6 +30,9 @@ _PASSES: Mapping[str, str] = {
     "updating": "stopped,started",
 }
 """States in which Fly may refuse a start, and those that they lead to."""
+
+_SAID = re.compile("current state: '?([a-z]+)")
+"""What Fly says in its refusal that the machine is."""
 
 PASSING_SECONDS = 5.0
 """For one wait for that; then it is looked at again."""
@@ -122,7 +126,8 @@ class Starting:
         quarter of a second would come to no more, and is soon one too many for Fly. Whether it
         was.
         """
-        if error.reason not in ("in-transition", "replacing"):
+        said = _SAID.search(str(error))
+        if error.reason not in ("in-transition", "replacing") or (said and said[1] not in _PASSES):
             return False
         found = await self._sight.look(self._machine, self._patience)
         wanted = _PASSES.get(found.state)

@@ -75,6 +75,7 @@ class Waker:
         self._run = self._works.run
         self._emails: dict[UserId, str] = {}
         self._pauses = Pauses(fleet.clock)
+        self._unnoted: set[UserId] = set()
 
     # what requests, operators and timers ask for
 
@@ -97,8 +98,8 @@ class Waker:
         return waiter
 
     async def wake(self, user_id: UserId, cause: str) -> None:
-        """Wake a machine and wait until it is ready."""
-        await self.want(user_id, cause)
+        """Wake a machine and wait until it is ready, and all routers know it."""
+        await self.settled(await self.want(user_id, cause))
 
     async def suspend(self, user_id: UserId, cause: str) -> None:
         """
@@ -139,8 +140,8 @@ class Waker:
         self._works.give_up()
 
     async def settled(self, route: Route) -> None:
-        """Wait until a route is on its way neither up nor down."""
-        while route.phase not in ("awake", "resting"):
+        """Wait until a route is on its way neither up nor down, and its row says so."""
+        while route.phase not in ("awake", "resting") or route.user_id in self._unnoted:
             await deferLater(self._clock, SETTLE_INTERVAL)
 
     # Driver
@@ -209,6 +210,7 @@ class Waker:
                 route.learn(seconds)
                 self._registry.counter(series.WAKES, report.was, report.cause).value += 1
                 self._registry.histogram(series.WAKE_SECONDS, report.was).observe(seconds)
+            self._unnoted.add(route.user_id)
             route.machine.woke()
             self._run(self._note(route, rousing))
 
@@ -216,6 +218,7 @@ class Waker:
         try:
             await rousing.note()
         finally:
+            self._unnoted.discard(route.user_id)
             self._look_again(route)
         if route.phase == "resting":  # lost before others could know that it runs
             await self.adopt(route.user_id)

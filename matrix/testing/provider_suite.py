@@ -215,7 +215,7 @@ class ProviderContract(_Case):
             raise self.failureException("Recalled was not raised")
         assert not recall.begun
         again = await self.provider.start(machine, self.environment)
-        assert again == Started(first.address, first.boot_id, MachineState.RUNNING)
+        assert again == replace(first, was=MachineState.RUNNING)
 
     async def test_once_begun_a_start_brings_it_back(self) -> None:
         machine, first = await self.booted()
@@ -224,7 +224,7 @@ class ProviderContract(_Case):
         assert recall.begun
         machine = replace(machine, state=MachineState.SUSPENDING)
         again = await self.provider.start(machine, self.environment)
-        assert again == Started(first.address, first.boot_id, MachineState.SUSPENDED)
+        assert again == replace(first, was=MachineState.SUSPENDED)
         assert await self.state(machine) is MachineState.RUNNING
 
     async def test_nobody_need_call_it_off(self) -> None:
