@@ -196,17 +196,32 @@ class Front:
         estimate = route.estimate if route is not None else None
         wanted = exchange.request.target.decode("ascii")
         headers, body = self._pages.waking(exchange.request_id, wanted, estimate)
-        retry = (b"Retry-After", b"%d" % max(1, round(estimate or DEFAULT_RETRY)))
+        retry = (b"Retry-After", b"%d" % max(1, round(self._retry(route))))
         exchange.respond(503, [*headers, retry], body)
 
     def _not_in_time(self, principal: Principal) -> Unavailable:
         route = self._routes.get(principal.user_id)
-        estimate = (route.estimate if route is not None else None) or DEFAULT_RETRY
+        limit = f"{self._bounds.wake_timeout:g} s"
+        restoring = route.restoring if route is not None else None
+        if restoring is not None:
+            return Unavailable(
+                f"The machine was not ready within {limit}: {restoring}.",
+                reason="restoring",
+                retry_after=self._retry(route),
+            )
         return Unavailable(
-            f"The machine was not ready within {self._bounds.wake_timeout:g} s.",
+            f"The machine was not ready within {limit}.",
             reason="wake-timeout",
-            retry_after=estimate,
+            retry_after=self._retry(route),
         )
+
+    def _retry(self, route: Route | None) -> float:
+        """Seconds after which another request will probably be served."""
+        if route is None or route.estimate is None:
+            return DEFAULT_RETRY
+        if route.restoring is None:
+            return route.estimate
+        return max(DEFAULT_RETRY, route.began + route.estimate - self._clock.seconds())
 
     def _fail(self, exchange: Exchange, error: MatrixError) -> None:
         """

@@ -8,16 +8,18 @@
     provisioning: "Making your machine. The first time takes longer.",
     starting: "Starting your machine.",
     waiting: "Waiting for your machine to answer.",
+    restoring: "Bringing back your data.",
     ready: "Ready. Taking you there.",
   };
   // Which step of the list a state belongs to; one that is not named here is a kind of start.
-  const places = { resting: 0, queued: 0, suspending: 0, waiting: 2, awake: 2, ready: 3 };
+  const places = { resting: 0, queued: 0, suspending: 0, waiting: 2, restoring: 2, awake: 2, ready: 3 };
   const unknownEstimate = 4000; // ms: a cold start; better to be early than to stand still
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   let estimate = Number(page.dataset.estimate) || unknownEstimate;
   let began = performance.now();
   let state = "";
   let shown = 0;
+  let percent = null; // of the data that are brought back, where that is known
   let spoken = -1;
 
   // Goes on to the wanted address, which is never another origin; where the page does not name it,
@@ -33,8 +35,9 @@
   // The bar slows down as the estimate passes, and never claims to be done before it is.
   const draw = () => {
     const passed = performance.now() - began;
-    const share = state === "ready" ? 1 : 0.97 * (1 - Math.exp((-1.7 * passed) / estimate));
-    shown = Math.max(shown, share);
+    const known = state === "restoring" && percent !== null;
+    const share = state === "ready" ? 1 : known ? (0.97 * percent) / 100 : 0.97 * (1 - Math.exp((-1.7 * passed) / estimate));
+    shown = known ? share : Math.max(shown, share);
     fill.style.transform = `translateX(${(shown - 1) * 100}%)`;
     elapsed.textContent = `${(passed / 1000).toFixed(calm ? 0 : 1)} s`;
     const second = Math.floor(passed / 1000);
@@ -54,6 +57,7 @@
     Array.from(find("steps").children).forEach((step, place) => {
       step.className = place < at || next === "ready" ? "done" : place === at ? "now" : "";
       if (place === 1) step.textContent = next === "provisioning" ? "Making your machine" : "Starting";
+      if (place === 2) step.textContent = next === "restoring" ? "Bringing back your data" : "Waiting for its answer";
     });
   };
 
@@ -79,7 +83,9 @@
     const news = JSON.parse(event.data);
     if (news.estimate_ms > 0) estimate = news.estimate_ms;
     if (news.elapsed_ms >= 0) began = performance.now() - news.elapsed_ms;
+    percent = news.percent ?? null;
     enter(news.state);
+    if (percent !== null) bar.setAttribute("aria-valuetext", `${words.restoring} ${percent} %`);
     draw();
   });
   source.addEventListener("ready", () => {
