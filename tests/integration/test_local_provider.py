@@ -24,7 +24,7 @@ from matrix.testing.local_machines import (
     LocalCase,
     ask,
 )
-from matrix.testing.provider_suite import Row, TellsDeaths
+from matrix.testing.provider_suite import Row, TellsDeaths, made
 
 
 class Case(LocalCase):
