@@ -83,6 +83,12 @@ MACHINE_MOVES = CounterSeries(
     "host-down (from the newest snapshot).",
     ("cause",),
 )
+STOCK_MACHINES = GaugeSeries(
+    "matrix_stock_machines", "Machines that are ready for users who come first.", merge="max"
+)
+STOCK_GIVEN = CounterSeries(
+    "matrix_stock_given", "Users whose first machine was there before they came."
+)
 WAKE_FAILURES = CounterSeries(
     "matrix_wake_failures", "Wakes that failed, by what woke the machine.", ("cause",)
 )
@@ -326,6 +332,8 @@ TABLE: tuple[Series, ...] = (
     WAKE_SECONDS,
     WAKE_FAILURES,
     MACHINE_MOVES,
+    STOCK_MACHINES,
+    STOCK_GIVEN,
     SUSPENDS,
     SUSPENDS_CALLED_OFF,
     AWAKE_MACHINES,

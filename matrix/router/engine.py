@@ -11,7 +11,7 @@ from typing import Any
 from matrix.auth import MachineSecrets
 from matrix.directory import PostgresDirectory, open_directory
 from matrix.http import Backend, Counters, Limits
-from matrix.machines import IProvider, open_provider
+from matrix.machines import IProvider, IStocking, open_provider
 from matrix.metrics import LoopLag, process_registry, series
 from matrix.model import Address
 from matrix.net import NativeClientEndpoint, Wheel, event_loop, file_shares
@@ -28,6 +28,8 @@ from matrix.router.settling import Settling
 from matrix.router.snapshots.daemon import HttpDaemons
 from matrix.router.snapshots.taker import Bounds, Taker
 from matrix.router.snapshots.timetable import ADOPT_INTERVAL, Timetable
+from matrix.router.stocking import INTERVAL as STOCKING_INTERVAL
+from matrix.router.stocking import Stocking
 from matrix.router.supplies import Supplies
 from matrix.router.told import surroundings
 from matrix.router.wake import Waker
@@ -75,6 +77,7 @@ class Engine:
         self.live: Machinery | None = None
         self._lag = LoopLag(reactor, self.registry.histogram(series.LOOP_LAG_SECONDS))
         self._periodic: list[Periodic] = []
+        self._stocking: Stocking | None = None
         self._rounds: Rounds | None = None
 
     # starting
@@ -127,6 +130,10 @@ class Engine:
         self._every(idle.interval, idle.sweep)
         self._every(idle.touch_interval, idle.touch)
         self._every(SETTLING_INTERVAL, Settling(fleet).run)
+        if IStocking.providedBy(provider):
+            self._stocking = fleet.stock = Stocking(fleet, provider, settings.fly_pool)
+            given = self.registry.counter(series.STOCK_GIVEN)
+            given.read = partial(getattr, fleet.stock, "given")
         self._every(TIDY_INTERVAL, self._tidy)
         self._watch_gauges(directory)
         for cause in MOVES:
@@ -158,6 +165,9 @@ class Engine:
         await rounds.begin(self._in_turns)
         gauges = AwakeGauges(live.directory, self.registry)
         self._every(AWAKE_INTERVAL, gauges.refresh, now=True)
+        if self._stocking is not None:
+            self.registry.watch(series.STOCK_MACHINES, partial(getattr, self._stocking, "ready"))
+            self._every(STOCKING_INTERVAL, self._stocking.fill, now=True)
         self._every(PURGE_INTERVAL, self._purge, now=True)
 
     async def heal(self) -> None:
