@@ -80,6 +80,7 @@ EXPORTS = {
         "IUpkeep",
         "IWakes",
         "MemoryDirectory",
+        "Named",
         "Past",
         "PostgresDirectory",
         "Spell",

@@ -7,7 +7,7 @@ from matrix.directory._open import open_directory
 from matrix.directory._postgres import PostgresDirectory
 from matrix.directory.awake import FleetWaking, IAwake, Spell, Waking
 from matrix.directory.embedded import EmbeddedPostgres
-from matrix.directory.housekeeping import IDuties, IPaces, IRoll, IStrays
+from matrix.directory.housekeeping import IDuties, IPaces, IRoll, IStrays, Named
 from matrix.directory.interfaces import (
     Chore,
     DirectoryUnavailable,
@@ -47,6 +47,7 @@ __all__ = [
     "IUpkeep",
     "IWakes",
     "MemoryDirectory",
+    "Named",
     "Past",
     "PostgresDirectory",
     "Spell",

@@ -11,7 +11,7 @@ from zope.interface import implementer
 from matrix.directory._pool import Pool
 from matrix.directory._rows import MACHINE_COLUMNS, Row, to_machine
 from matrix.directory._statements import names
-from matrix.directory.housekeeping import IDuties, IPaces, IRoll, IStrays
+from matrix.directory.housekeeping import IDuties, IPaces, IRoll, IStrays, Named
 from matrix.model import Machine, MachineState, Stray, UserId
 
 _MACHINE = names(MACHINE_COLUMNS)
@@ -45,7 +45,7 @@ _MADE = SQL(
     "SELECT {} FROM machines WHERE user_id > %(after)s AND provider = %(provider)s"
     " AND coalesce(machine_id, volume_id, former_machine_id, former_volume_id) IS NOT NULL"
     " ORDER BY user_id LIMIT %(limit)s"
-).format(_MACHINE)
+).format(names(Named._fields))
 
 # Asked before something is deleted for good, and then seldom: no index is kept for it.
 _NAMING = SQL(
@@ -151,9 +151,11 @@ class PostgresRoll:
 
     async def made(
         self, provider: str, after: UserId | None = None, limit: int = 1000
-    ) -> Sequence[Machine]:
+    ) -> Sequence[Named]:
         """See L{IRoll.made}."""
-        return await self._page(_MADE, provider, after, limit, {})
+        values = {"provider": provider, "after": after or _FIRST, "limit": limit}
+        rows = await self._pool.query(_MADE, values)
+        return [Named(row[0], MachineState(row[1]), *row[2:]) for row in rows]
 
     async def naming(self, id: str) -> Sequence[Machine]:
         """See L{IRoll.naming}."""

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from matrix.directory.housekeeping import IDuties, IPaces, IRoll, IStrays
+from matrix.directory.housekeeping import IDuties, IPaces, IRoll, IStrays, Named
 from matrix.model import Machine, MachineState, Stray, User, UserId
 
 
@@ -65,9 +65,10 @@ class MemoryRoll:
 
     async def made(
         self, provider: str, after: UserId | None = None, limit: int = 1000
-    ) -> Sequence[Machine]:
+    ) -> Sequence[Named]:
         """See L{IRoll.made}."""
-        return self._page(provider, lambda row: any(_named(row)), after, limit)
+        page = self._page(provider, lambda row: any(_named(row)), after, limit)
+        return [Named(row.user_id, row.state, row.region, *_named(row)) for row in page]
 
     async def naming(self, id: str) -> Sequence[Machine]:
         """See L{IRoll.naming}."""
@@ -193,5 +194,5 @@ class MemoryPaces:
         self._next[name] = max(self._next.get(name, until), until)
 
 
-def _named(row: Machine) -> tuple[str | None, ...]:
+def _named(row: Machine) -> tuple[str | None, str | None, str | None, str | None]:
     return row.machine_id, row.volume_id, row.former_machine_id, row.former_volume_id

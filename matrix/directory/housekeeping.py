@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from zope.interface import Interface
 
 from matrix.model import Machine, MachineState, Stray, UserId
+
+
+class Named(NamedTuple):
+    """What a row knows of at its provider: as much as is needed of very many rows."""
+
+    user_id: UserId
+    state: MachineState
+    region: str | None
+    machine_id: str | None
+    volume_id: str | None
+    former_machine_id: str | None
+    former_volume_id: str | None
 
 
 class IRoll(Interface):
@@ -39,10 +52,10 @@ class IRoll(Interface):
 
     async def made(
         provider: str, after: UserId | None = None, limit: int = 1000
-    ) -> Sequence[Machine]:
+    ) -> Sequence[Named]:
         """
-        A page of a provider's rows that name a machine or a volume in order of user id, after
-        C{after}.
+        A page of what a provider's rows know of, without those that know of nothing, in order
+        of user id, after C{after}.
         """
 
     async def naming(id: str) -> Sequence[Machine]:

@@ -43,8 +43,8 @@ AWAKE_INTERVAL = 30.0
 """Seconds between two counts of who is awake: about as often as metrics are scraped."""
 FAILURES_KEPT = 30 * 86400.0
 """Seconds for which attempts at snapshots that failed are remembered."""
-TIDY_INTERVAL = 60.0
-"""Seconds between two looks for routes of which less need be known, or nothing."""
+TIDY_INTERVAL = 1.0
+"""Seconds between two looks at some routes, whether less need be known of them, or nothing."""
 PURGE_INTERVAL = 3600.0
 """Seconds between two clearings of the directory: rows are kept for days."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from matrix.directory import Named
 from matrix.machines import Sighted
 from matrix.model import Machine, MachineState
 
@@ -52,7 +53,7 @@ def is_suspect(row: Machine, seen: Sighted, now: datetime) -> bool:
     return seen.state not in _CONTENT.get(row.state, frozenset())
 
 
-def is_vanished(row: Machine, seen: set[str], blind: set[str]) -> bool:
+def is_vanished(row: Named, seen: set[str], blind: set[str]) -> bool:
     """Whether a row's machine should have been in a survey and was not."""
     return (
         row.machine_id is not None
@@ -105,7 +106,7 @@ def why_astray(row: Machine | None, seen: Sighted) -> str | None:
     return f"the user has volume {row.volume_id}"
 
 
-def named(row: Machine) -> set[str]:
+def named(row: Machine | Named) -> set[str]:
     """All that the row knows of."""
     known = (row.machine_id, row.volume_id, row.former_machine_id, row.former_volume_id)
     return {one for one in known if one is not None}

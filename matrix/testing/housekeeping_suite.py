@@ -69,8 +69,12 @@ class HousekeepingContract(DirectoryCase):
         made = [await self.resident(**{name: f"{name}-1"}) for name in names]
         await self.resident()
         made.sort(key=lambda row: row.user_id)
-        assert list(await roll.made("local")) == made
-        assert list(await roll.made("local", made[0].user_id, 2)) == made[1:3]
+        told = [
+            (row.user_id, row.state, row.region, *(getattr(row, name) for name in names))
+            for row in made
+        ]
+        assert list(await roll.made("local")) == told
+        assert list(await roll.made("local", made[0].user_id, 2)) == told[1:3]
         assert not await roll.made("fly")
         for name in names:
             assert [getattr(row, name) for row in await roll.naming(f"{name}-1")] == [f"{name}-1"]
