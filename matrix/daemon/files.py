@@ -29,7 +29,7 @@ PAGE = 1000
 # Only the library's own table: the system's differs from machine to machine.
 _types = mimetypes.MimeTypes(filenames=())
 
-_GUARDED = (
+GUARDED = (
     (b"cache-control", b"private, no-cache"),
     (b"x-content-type-options", b"nosniff"),
     # A page or an SVG among the files must not act as a page of the daemon.
@@ -39,6 +39,7 @@ _GUARDED = (
         b"img-src 'self' data:; media-src 'self'",
     ),
 )
+"""Fields of every answer with a user's file."""
 
 
 class Files:
@@ -114,7 +115,7 @@ class Files:
     async def delete(self, exchange: Exchange, path: str = "") -> None:
         """Delete a file, a link, or a folder."""
         parts = _inside(parse_url(path))
-        recursive = _query(exchange.request).get("recursive", "false")
+        recursive = query_of(exchange.request).get("recursive", "false")
         if recursive not in ("true", "false"):
             raise BadRequest("recursive: write true or false", reason="field")
         check = partial(conditions.check_change, exchange.request)
@@ -126,13 +127,13 @@ class Files:
         version = entry.version
         validators = _validators(version)
         if conditions.is_unmodified(request, version):
-            exchange.respond(304, [*validators, _GUARDED[0]])
+            exchange.respond(304, [*validators, GUARDED[0]])
             return
         headers = [
-            (b"content-type", _type_of(entry.name)),
+            (b"content-type", type_of(entry.name)),
             (b"accept-ranges", b"bytes"),
             *validators,
-            *_GUARDED,
+            *GUARDED,
         ]
         wanted = conditions.wanted_range(request, version, entry.size, self._clock())
         if wanted is None:
@@ -148,7 +149,7 @@ class Files:
         await download(exchange, wanted, partial(self._workspace.in_thread, file.read))
 
     async def _list(self, exchange: Exchange, parts: Parts) -> None:
-        query = _query(exchange.request)
+        query = query_of(exchange.request)
         limit = _limit(query.get("limit"))
         after = query.get("after", "")
         entries, last = await self._workspace.list(parts, after.encode("latin-1"), limit)
@@ -163,9 +164,9 @@ class Files:
         digest = blake2b(repr(listing).encode("utf-8", "replace"), digest_size=12).hexdigest()
         etag = (b"etag", b'"%b"' % digest.encode())
         if conditions.is_unmodified(exchange.request, Version(etag[1], int(self._clock()))):
-            exchange.respond(304, [etag, _GUARDED[0]])
+            exchange.respond(304, [etag, GUARDED[0]])
         else:
-            send_json(exchange, listing, headers=[etag, _GUARDED[0]])
+            send_json(exchange, listing, headers=[etag, GUARDED[0]])
 
 
 def _inside(parts: Parts) -> Parts:
@@ -201,7 +202,8 @@ def _shown(folder: Parts, entry: Entry) -> dict[str, Any]:
     }
 
 
-def _type_of(name: bytes) -> bytes:
+def type_of(name: bytes) -> bytes:
+    """The media type that a file's name stands for."""
     kind, encoding = _types.guess_type(text_of((name,)).rpartition("/")[2])
     if kind is None or encoding is not None:
         return b"application/octet-stream"
@@ -209,7 +211,7 @@ def _type_of(name: bytes) -> bytes:
     return (kind + charset).encode()
 
 
-def _query(request: Request) -> dict[str, str]:
+def query_of(request: Request) -> dict[str, str]:
     """The query's last value for each name; bytes as Latin-1, as names need not be UTF-8."""
     text = request.query.decode("latin-1")
     return {k: v[-1] for k, v in parse_qs(text, True, encoding="latin-1").items()}

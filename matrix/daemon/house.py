@@ -13,11 +13,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
+from matrix.daemon import past_api, snapshot_api
 from matrix.daemon.events import HEARTBEAT, Events
 from matrix.daemon.feed import Feed
 from matrix.daemon.files import Files
-from matrix.daemon.runs import Runs
+from matrix.daemon.past_api import PastApi
 from matrix.daemon.site import site
+from matrix.daemon.snapshots import Offer
 from matrix.daemon.watch import Watch
 from matrix.daemon.watcher import Watcher
 from matrix.daemon.workspace import Workspace
@@ -32,9 +34,9 @@ THREADS = 8
 class House:
     """The parts, started together and stopped in an order that loses nothing."""
 
-    def __init__(self, reactor: Any, data: Path, token: str, runs: Runs | str) -> None:
+    def __init__(self, reactor: Any, data: Path, token: str, offered: Offer | str) -> None:
         """
-        @param runs: what takes snapshots; or, in one sentence, what is missing for that.
+        @param offered: what it can do with snapshots; or, in one sentence, what it lacks.
         @raise ConfigurationError: the directory or the system's limits will not do.
         """
         self._reactor = reactor
@@ -50,8 +52,13 @@ class House:
             Files(self._workspace),
             Events(self._feed, reactor.callLater),
             lambda: self._watcher.state,
-            runs,
         )
+        if isinstance(offered, str):
+            past_api.refuse(self.handler, offered)
+            snapshot_api.refuse(self.handler, offered)
+        else:
+            snapshot_api.register(self.handler, offered.runs)
+            PastApi(offered.past, self._workspace, offered.in_thread).register(self.handler)
 
     def start(self) -> None:
         """Be ready for requests."""

@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 import matrix
 from matrix.api import Api, BearerCheck, send_json
-from matrix.daemon import snapshot_api, start_page
+from matrix.daemon import start_page
 from matrix.daemon.events import Events
 from matrix.daemon.files import Files
-from matrix.daemon.runs import Runs
 from matrix.http.interfaces import Exchange
 
 
@@ -18,14 +17,12 @@ def site(
     files: Files,
     events: Events,
     watching: Callable[[], str],
-    runs: Runs | str,
 ) -> Api:
     """
     The daemon's handler of requests.
 
     @param token: what every call but C{/healthz} must bear.
     @param watching: how watching files fares, for C{/healthz}.
-    @param runs: what takes snapshots; or, in one sentence, what is missing for that.
     """
     api = Api(BearerCheck(token))
 
@@ -37,5 +34,4 @@ def site(
     start_page.register(api)
     files.register(api)
     events.register(api)
-    snapshot_api.register(api, runs)
     return api

@@ -26,15 +26,8 @@ _NDJSON = [
 ]
 
 
-def register(api: Api, runs: Runs | str) -> None:
-    """
-    Add the routes.
-
-    @param runs: what takes snapshots; or, in one sentence, what is missing for that.
-    """
-    if isinstance(runs, str):
-        _refuse(api, runs)
-        return
+def register(api: Api, runs: Runs) -> None:
+    """Add the routes."""
 
     @api.route("GET", PLACE)
     async def look(exchange: Exchange) -> None:
@@ -48,12 +41,14 @@ def register(api: Api, runs: Runs | str) -> None:
         _follow(exchange, run)
 
 
-def _refuse(api: Api, missing: str) -> None:
-    async def refuse(exchange: Exchange) -> None:
+def refuse(api: Api, missing: str) -> None:
+    """Answer each of the routes with what is missing, in one sentence."""
+
+    async def answer(exchange: Exchange) -> None:
         raise Unsupported(missing, reason="snapshots")
 
     for method in ("GET", "POST"):
-        api.add(method, PLACE, refuse)
+        api.add(method, PLACE, answer)
 
 
 def _follow(exchange: Exchange, run: Run) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -12,6 +14,7 @@ from matrix.daemon.asking import Router
 from matrix.daemon.backup import Backups
 from matrix.daemon.briefing import Briefing
 from matrix.daemon.home import Home
+from matrix.daemon.past import Past
 from matrix.daemon.restic import PROGRAM, Restic, is_installed
 from matrix.daemon.runs import Runs
 from matrix.daemon.volume import Volume
@@ -30,6 +33,16 @@ def lacking(briefing: Briefing | None) -> str | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a machine can do with snapshots."""
+
+    runs: Runs
+    past: Past
+    in_thread: Callable[..., Deferred[Any]]
+    """Calls what waits for restic."""
+
+
 class Snapshots:
     """What there is for them; L{start} it before, and L{stop} it after."""
 
@@ -37,13 +50,14 @@ class Snapshots:
         self._reactor = reactor
         self._pool = ThreadPool(0, THREADS, name="snapshots")
         self._restic: Restic | None = None
-        self.offered: Runs | str = lacking(briefing) or ""
-        """What takes snapshots; or, in one sentence, what is missing for that."""
+        self.offered: Offer | str = lacking(briefing) or ""
+        """What this machine can do with snapshots; or, in one sentence, what it lacks."""
         router = None if briefing is None else Router(briefing)
         if briefing is not None and router is not None and not self.offered:
             self._restic = Restic(briefing, volume)
             backups = Backups(volume, self._restic, router, briefing.user)
-            self.offered = Runs(backups, self.in_thread, reactor)
+            runs = Runs(backups, self.in_thread, reactor)
+            self.offered = Offer(runs, Past(self._restic), self.in_thread)
         self.home = Home(volume, router, self._restic)
 
     def in_thread(self, *call: Any) -> Deferred[Any]:

@@ -29,7 +29,7 @@ class StagedFile:
     """
 
     def __init__(self, folder: int, name: bytes) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._folder = folder
         self._descriptor = os.open(name, flags, 0o666, dir_fd=folder)
         self.lock = threading.RLock()
@@ -56,6 +56,11 @@ class StagedFile:
                 self._written += count
                 rest = rest[count:]
             self._begin_write_back()
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to C{size} bytes from C{offset}; empty past the end, and after L{close}."""
+        with self.lock:
+            return os.pread(self._descriptor, size, offset) if self._descriptor >= 0 else b""
 
     def _begin_write_back(self) -> None:
         size = self._written - self._sent_back

@@ -1,4 +1,4 @@
-"""The start page and its two assets, served from memory."""
+"""The start page, that of snapshots, and their assets, served from memory."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ _SECURITY = (
 
 _PAGES = (
     ("/", "index.html", b"text/html; charset=utf-8"),
+    ("/snapshots", "snapshots.html", b"text/html; charset=utf-8"),
     ("/assets/start.css", "start.css", b"text/css; charset=utf-8"),
+    ("/assets/page.js", "page.js", b"text/javascript; charset=utf-8"),
     ("/assets/start.js", "start.js", b"text/javascript; charset=utf-8"),
+    ("/assets/snapshots.js", "snapshots.js", b"text/javascript; charset=utf-8"),
 )
 
 

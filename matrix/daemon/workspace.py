@@ -139,6 +139,10 @@ class Workspace:
         be refused is refused now, before the bytes come.
         """
         await self._run(self._tree.check_put, parts, check)
+        return await self.scratch(length)
+
+    async def scratch(self, length: int | None) -> StagedFile:
+        """A file for a while, in no place of the workspace; for the caller to L{release}."""
         creating: Deferred[StagedFile] = self._in_thread(self._staging.create, length)
         return await self._shielded(creating, lambda late: self.release(late.close))
 

@@ -21,6 +21,9 @@ from matrix.errors import MethodNotAllowed, NotFound, Unauthorized
 from matrix.testing.exchange import FakeExchange
 from matrix.testing.scratch import scratch
 
+PAGES = (("/", "start"), ("/snapshots", "snapshots"))
+"""Each page, and its script."""
+
 TOKEN = {"Authorization": "Bearer token-of-the-machine"}
 
 
@@ -44,7 +47,6 @@ class SiteCase(SynchronousTestCase):
             Files(workspace),
             Events(Feed(), Clock().callLater),
             lambda: self.watching,
-            "there are no snapshots here",
         )
 
     def call(self, method: str, path: str, headers: dict[str, str] | None = None) -> FakeExchange:
@@ -98,6 +100,9 @@ class StartPageTests(SiteCase):
             ("/", b"text/html; charset=utf-8"),
             ("/assets/start.css", b"text/css; charset=utf-8"),
             ("/assets/start.js", b"text/javascript; charset=utf-8"),
+            ("/assets/page.js", b"text/javascript; charset=utf-8"),
+            ("/snapshots", b"text/html; charset=utf-8"),
+            ("/assets/snapshots.js", b"text/javascript; charset=utf-8"),
         ):
             exchange = self.call("GET", path)
             self.assertEqual((exchange.status, exchange.header(b"content-type")), (200, kind))
@@ -111,23 +116,28 @@ class StartPageTests(SiteCase):
         self.assertNotIn("http", policy)
 
     def test_page_obeys_its_policy(self) -> None:
-        page = self.call("GET", "/").answer.decode()
-        self.assertNotRegex(page, r"<script(?![^>]*\bsrc=)")
-        self.assertNotRegex(page, r"<style|\sstyle=|\son\w+=")
-        for link in re.findall(r'(?:href|src)="([^"]+)"', page):
-            self.assertRegex(link, r"^(/(?!/)|#|data:image/svg\+xml,)")
+        for path, _ in PAGES:
+            page = self.call("GET", path).answer.decode()
+            self.assertNotRegex(page, r"<script(?![^>]*\bsrc=)")
+            self.assertNotRegex(page, r"<style|\sstyle=|\son\w+=")
+            for link in re.findall(r'(?:href|src)="([^"]+)"', page):
+                self.assertRegex(link, r"^(/(?!/)|#|data:image/svg\+xml,)")
 
     def test_names_are_set_as_text(self) -> None:
-        script = self.call("GET", "/assets/start.js").answer.decode()
-        self.assertNotRegex(script, r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval")
+        for name in ("page", "start", "snapshots"):
+            script = self.call("GET", f"/assets/{name}.js").answer.decode()
+            markup = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval"
+            self.assertNotRegex(script, markup)
 
-    def test_ids_that_the_script_uses_are_in_the_page(self) -> None:
-        page = self.call("GET", "/").answer.decode()
-        script = self.call("GET", "/assets/start.js").answer.decode()
-        ids = set(re.findall(r'\$\("([\w-]+)"\)', script))
-        self.assertGreaterEqual(ids, {"files", "drop", "upload-input", "progress", "events"})
-        for id in ids:
-            self.assertIn(f'id="{id}"', page)
+    def test_ids_that_the_scripts_use_are_in_the_page(self) -> None:
+        shared = self.call("GET", "/assets/page.js").answer.decode()
+        for path, name in PAGES:
+            page = self.call("GET", path).answer.decode()
+            script = shared + self.call("GET", f"/assets/{name}.js").answer.decode()
+            ids = set(re.findall(r'\$\("([\w-]+)"\)', script))
+            self.assertGreaterEqual(ids, {"files", "ask", "message", "crumbs"})
+            for id in ids:
+                self.assertIn(f'id="{id}"', page)
 
     def test_is_asked_for_again_but_not_sent_again(self) -> None:
         first = self.call("GET", "/")
@@ -138,4 +148,7 @@ class StartPageTests(SiteCase):
 
     def test_every_file_of_the_page_is_packaged(self) -> None:
         names = {each.name for each in (files("matrix.daemon") / "pages").iterdir()}
-        self.assertEqual(names, {"index.html", "start.css", "start.js"})
+        self.assertEqual(
+            names,
+            {"index.html", "snapshots.html", "start.css", "page.js", "start.js", "snapshots.js"},
+        )

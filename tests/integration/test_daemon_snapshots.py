@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import sqlite3
 import time
 from contextlib import closing
@@ -14,6 +15,7 @@ from pathlib import Path
 from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
+from matrix.testing.daemon_process import DaemonProcess
 from matrix.testing.home_case import HomeCase
 from matrix.testing.restic import ALICE
 
@@ -153,3 +155,65 @@ class RestoringTests(HomeCase, TestCase):
             self.assertEqual(listing(last.data), before)
             self.assertEqual(self.left_over(last.data), [])
             await self.aside(last.stop)
+
+
+class PastTests(HomeCase, TestCase):
+    """Snapshots are looked into, and a file is brought back."""
+
+    reactor = reactor
+
+    async def setUp(self) -> None:
+        super().setUp()
+        await self.open_doors()
+
+    async def test_one_file_of_many_comes_back(self) -> None:
+        daemon = self.boot()
+        await self.ready(daemon)
+        furnish(daemon.data)
+        with closing(sqlite3.connect(daemon.root / "live.db", isolation_level=None)) as live:
+            live.execute("PRAGMA journal_mode = WAL")
+            live.execute("CREATE TABLE t (n)")
+            live.execute("INSERT INTO t VALUES (7)")
+            snapshot = await self.taken(daemon)
+        _, _, content = await self.call(daemon, "GET", "/v1/snapshots")
+        self.assertEqual([each["id"] for each in json.loads(content)["snapshots"]], [snapshot])
+        names = await self.names(daemon, snapshot, "workspace")
+        self.assertEqual(names["src"], "directory")
+        self.assertEqual((names["live.db"], names["link"]), ("file", "link"))
+        self.assertEqual((await self.names(daemon, snapshot, ""))["workspace"], "directory")
+        place = f"/-/snapshots/{snapshot}/file?path=workspace/src/deep/a.py"
+        status, fields, content = await self.call(daemon, "GET", place)
+        self.assertEqual((status, content), (200, b"print(1)"))
+        self.assertIn("a.py", fields["content-disposition"])
+        shutil.rmtree(daemon.root)
+        for path in ("workspace/src/deep/a.py", "workspace/live.db"):
+            body = {"snapshot": snapshot, "path": path}
+            status, _, content = await self.call(daemon, "POST", "/v1/snapshots/restore", body)
+            self.assertEqual(status, 201, content)
+        self.assertEqual((daemon.root / "src" / "deep" / "a.py").read_text(), "print(1)")
+        with closing(sqlite3.connect(daemon.root / "live.db")) as again:
+            self.assertEqual(again.execute("SELECT n FROM t").fetchall(), [(7,)])
+        await self.refusals(daemon, snapshot)
+
+    async def refusals(self, daemon: DaemonProcess, snapshot: str) -> None:
+        script = {"snapshot": snapshot, "path": "workspace/run.sh"}
+        for wanted, status in (
+            ({**script, "to": "src/deep/a.py"}, 409),
+            ({**script, "to": "src/deep/a.py", "overwrite": True}, 200),
+            ({**script, "path": "workspace/src"}, 409),
+            ({**script, "path": "workspace/none"}, 404),
+            ({**script, "path": "workspace/../x"}, 400),
+            ({**script, "path": ".bashrc"}, 400),
+            ({**script, "snapshot": "ab" * 32}, 404),
+            ({**script, "snapshot": "--help"}, 400),
+            ({"path": "x"}, 400),
+        ):
+            answer = await self.call(daemon, "POST", "/-/restore", wanted)
+            self.assertEqual(answer[0], status, (wanted, answer[2]))
+        self.assertEqual((daemon.root / "src" / "deep" / "a.py").read_text(), "#!/bin/sh")
+
+    async def names(self, daemon: DaemonProcess, snapshot: str, path: str) -> dict[str, str]:
+        place = f"/v1/snapshots/{snapshot}/files?path={path}"
+        status, _, content = await self.call(daemon, "GET", place)
+        self.assertEqual(status, 200, content)
+        return {each["name"]: each["kind"] for each in json.loads(content)["entries"]}

@@ -1,11 +1,12 @@
 // The start page: lists a folder, uploads into it, and follows the machine's events.
 // Whatever comes from the machine is set as text, never as markup.
 
+import { $, ask, attempt, call, decoded, element, say, sizeText } from "/assets/page.js";
+
 const FILES = "/v1/files/";
 const EVENTS_SHOWN = 20;
 const REFRESH_DELAY = 120; // ms: several events of one action make one refresh.
 
-const $ = (id) => document.getElementById(id);
 const rows = $("files").tBodies[0];
 
 let shown = new Map(); // name -> entry of the folder on show
@@ -16,63 +17,6 @@ let refreshing = 0; // the number of the latest refresh: older answers are ignor
 const folder = () => location.hash.replace(/^#\/?/, "").replace(/\/+$/, "");
 const folderNames = () => folder().split("/").filter(Boolean).map(decoded);
 const childUrl = (name) => FILES + (folder() ? `${folder()}/` : "") + encodeURIComponent(name);
-
-function decoded(text) {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return text;
-  }
-}
-
-function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-}
-
-function say(text) {
-  $("message").textContent = text;
-  $("message").hidden = !text;
-}
-
-async function problemOf(response) {
-  try {
-    const problem = await response.json();
-    return problem.detail || problem.title;
-  } catch {
-    return `The machine answered ${response.status}.`;
-  }
-}
-
-async function call(url, options) {
-  const response = await fetch(url, options);
-  if (!response.ok) throw new Error(await problemOf(response));
-  return response;
-}
-
-async function attempt(action) {
-  try {
-    say("");
-    await action();
-  } catch (error) {
-    say(error instanceof TypeError ? "The machine cannot be reached." : error.message);
-  }
-}
-
-// The list
-
-function sizeText(bytes) {
-  if (bytes === null) return "";
-  const units = ["bytes", "KB", "MB", "GB", "TB"];
-  let step = 0;
-  while (bytes >= 1000 && step < units.length - 1) {
-    bytes /= 1000;
-    step += 1;
-  }
-  if (bytes === 1 && !step) return "1 byte";
-  return `${step ? bytes.toFixed(bytes < 10 ? 1 : 0) : bytes} ${units[step]}`;
-}
 
 function nameCell(entry) {
   if (entry.kind === "directory") {
@@ -161,25 +105,6 @@ function navigate() {
   $("crumbs").lastElementChild.firstElementChild.setAttribute("aria-current", "page");
   rows.replaceChildren();
   attempt(refresh);
-}
-
-// Asking
-
-function ask(text, { input = false, yes = "OK" } = {}) {
-  const dialog = $("ask");
-  $("ask-text").textContent = text;
-  $("ask-input").hidden = !input;
-  $("ask-input").required = input;
-  $("ask-input").value = "";
-  $("ask-yes").textContent = yes;
-  dialog.returnValue = "";
-  dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.addEventListener("close", () => {
-      const agreed = dialog.returnValue === "yes";
-      resolve(agreed && input ? $("ask-input").value.trim() : agreed);
-    }, { once: true });
-  });
 }
 
 async function removeEntry(entry) {
@@ -350,7 +275,6 @@ function seen() {
   if (!source && !retry) follow();
 }
 
-$("ask-no").addEventListener("click", () => $("ask").close(""));
 $("mkdir").addEventListener("click", () => attempt(makeFolder));
 $("upload-input").addEventListener("change", (event) => upload([...event.target.files]));
 $("skip").addEventListener("click", (event) => {
