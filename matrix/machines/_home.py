@@ -224,6 +224,11 @@ class Home:
             os.chown(directory, uid, uid, follow_symlinks=False)
 
 
+def residents_of(machines: Path) -> list[UserId]:
+    """The users that have a machine here; what is no user id is no machine."""
+    return [UserId(path.parent.name) for path in machines.glob("*-*-*-*-*/machine.json")]
+
+
 def _is_private(directory: Path, uid: int | None) -> bool:
     """Whether it is a directory, not a link, of this user (or ours), and closed to others."""
     try:

@@ -17,7 +17,7 @@ from zope.interface import implementer
 from matrix.errors import ConfigurationError
 from matrix.machines._boot import boot
 from matrix.machines._command import Command
-from matrix.machines._home import Home, Record, passable
+from matrix.machines._home import Home, Record, passable, residents_of
 from matrix.machines._recall import Recall
 from matrix.machines._residents import Residents
 from matrix.machines._turns import Turns, shielded
@@ -252,7 +252,7 @@ class LocalProvider:
         self._closed = True
         await self._turns.drained()
         if stop_machines:
-            names = await self._in_thread(_machine_names, self._machines)
+            names = await self._in_thread(residents_of, self._machines)
             await gatherResults([Deferred.fromCoroutine(self._stop_last(name)) for name in names])
         for _, watch in self._watches.values():
             watch.cancel()
@@ -383,11 +383,6 @@ def _look(home: Home) -> tuple[Record, Residents, MachineState]:
         raise MachineGone(f"user {home.user_id} has no machine in {home.path}")
     residents = Residents.of(home, record)
     return record, residents, residents.observe()
-
-
-def _machine_names(machines: Path) -> list[UserId]:
-    """The users that have a machine here; what is no user id is no machine."""
-    return [UserId(path.parent.name) for path in machines.glob("*-*-*-*-*/machine.json")]
 
 
 def _uids(directory: Path, wanted: range | None) -> Uids | None:
