@@ -121,8 +121,9 @@ class LocalProvider:
     async def provision(self, machine: Machine, environment: Mapping[str, str], keep: Keep) -> str:
         """Make the machine's directory, and choose its user id."""
 
-        async def make(home: Home, _: int) -> str:
-            await self._end_bereft(home)
+        async def make(home: Home, lock: int) -> str:
+            if not await self._in_thread(home.complete):
+                await self._stop(home, lock)  # what outlived its data would pass for the new one
             return (await self._in_thread(home.make, self._allocate)).machine_id
 
         home = Home(self._machines, machine.user_id)
@@ -265,14 +266,6 @@ class LocalProvider:
         if record is not None:
             residents = await self._in_thread(Residents.of, home, record)
             await self._end(home, residents, self._grace)
-            await self._in_thread(home.forget_process)
-
-    async def _end_bereft(self, home: Home) -> None:
-        """End what still runs of a machine whose data are gone: it would pass for the new one."""
-        record = await self._in_thread(home.load)
-        if record is not None and not await self._in_thread(home.complete):
-            residents = await self._in_thread(Residents.of, home, record)
-            await self._end(home, residents, grace=0.0)
             await self._in_thread(home.forget_process)
 
     async def _stop_last(self, user_id: UserId) -> None:
