@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from matrix.cli._output import clear_errors, json_option, show
 from matrix.cli._server import locate, user_path
+from matrix.cli._text import facts
 from matrix.model import UserId, user_id
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ VOLUME = "vol_of_the_user"
 
 @click.group()
 def machine() -> None:
-    """See what users' machines at Fly are made of."""
+    """Have users' machines made, and see what they are made of."""
 
 
 @machine.command()
@@ -40,6 +41,27 @@ def render(settings: Callable[[], Settings], user: str, as_json: bool) -> None:
         environment = {"MATRIX_MACHINE_TOKEN": REDACTED}
         wanted = fly_plans(found).wanted(_identified(found, user), environment)
     show(wanted.config(VOLUME), as_json, lambda _: wanted.text.splitlines())
+
+
+@machine.command()
+@click.argument("user")
+@json_option
+@click.pass_obj
+def provision(settings: Callable[[], Settings], user: str, as_json: bool) -> None:
+    """Have USER's machine made now, so that it is there when they come; it is not started.
+
+    Somebody who has never come is named by their user id. A machine that is there stays as it is.
+    """
+    with clear_errors():
+        found = locate(settings()).post(user_path(user, "provision"))
+    show(found, as_json, _provisioned)
+
+
+def _provisioned(found: Mapping[str, Any]) -> list[str]:
+    done = f"made in {found['ms']} ms" if found["made"] else f"there already, {found['state']}"
+    named = [(name, found[name]) for name in ("machine_id", "volume_id", "region", "size")]
+    head = (f"{found['email'] or found['user']}:", done)
+    return facts([head, *((name.replace("_id", ""), value) for name, value in named if value)])
 
 
 def _identified(settings: Settings, user: str) -> UserId:

@@ -21,6 +21,7 @@ from matrix.router.census import census
 from matrix.router.engine import Engine, Machinery
 from matrix.router.internal import Crew, Instance, InternalApi
 from matrix.router.machine_api import MachineApi
+from matrix.router.provision_api import ProvisionApi
 from matrix.router.reverting_api import RevertingApi
 from matrix.router.snapshots.api import SnapshotsApi
 from matrix.router.supplies import Supplies
@@ -62,6 +63,7 @@ class Inside:
         )
         snapshots = SnapshotsApi(live.directory, live.waker, live.taker)
         snapshots.join(api.add)
+        ProvisionApi(live.fleet, engine.reactor).join(api.add)
         archive = self._archive
         self._care = care = Care(engine, live, supplies.master)
         RevertingApi(engine.reactor, live.directory, care.reverting).join(api.add)

@@ -25,7 +25,7 @@ class PlacingCase(SynchronousTestCase):
         self.world.provider_twin.calls.clear()
 
     def asked(self) -> list[str]:
-        return [method for method, _ in self.world.provider_twin.calls]
+        return [method for method, _ in self.world.provider_twin.calls if method != "follow"]
 
     def wake(self) -> list[object]:
         answer = outcome(self.world.want())
@@ -114,6 +114,7 @@ class FullHostTests(PlacingCase):
         self.world.provider_twin.fail("start", FULL)
         self.world.provider_twin.fail("relocate", ProviderError("no room", retry_after=30.0))
         self.assertEqual(self.refused(), "no room")
+        self.world.let_pass(30.0)
         self.assertEqual(self.wake(), [self.world.route()])
 
     def test_a_lost_one_without_room_beside_its_data_is_moved(self) -> None:
@@ -169,6 +170,7 @@ class HostDownTests(PlacingCase):
 
     def test_a_host_that_is_back_is_no_longer_waited_for(self) -> None:
         self.refused()
+        self.world.let_pass(5.0)
         self.world.provider_twin._failures["start"] = []
         self.assertEqual(self.wake(), [self.world.route()])
         self.assertIsNone(self.world.row().stranded_at)
