@@ -77,7 +77,9 @@ class FlyClient:
         """
         body: dict[str, Any] = {"name": name, "region": region, "config": dict(config)}
         body |= {} if launch else {"skip_launch": True}
-        call = Call(Action.CREATE, "POST", f"{_app(app)}/machines", app, body, timeout=60.0)
+        call = Call(
+            Action.CREATE, "POST", f"{_app(app)}/machines", app, body, timeout=60.0, shared=True
+        )
         return await self._http.ask(call, FlyMachine, priority)
 
     async def machine(
@@ -90,7 +92,7 @@ class FlyClient:
     async def machines(self, app: str, **metadata: str) -> list[FlyMachine]:
         """An app's machines, or those with this metadata."""
         query = {f"metadata.{name}": value for name, value in metadata.items()}
-        call = Call(Action.READ, "GET", f"{_app(app)}/machines", app, query=query)
+        call = Call(Action.READ, "GET", f"{_app(app)}/machines", app, query=query, shared=True)
         return await self._http.ask(call, list[FlyMachine])
 
     async def update_machine(
@@ -191,7 +193,9 @@ class FlyClient:
         self, app: str, request: Config, priority: Priority = Priority.WAKE
     ) -> FlyVolume:
         """Make a volume: new, from a snapshot (C{snapshot_id}) or a fork (C{source_volume_id})."""
-        call = Call(Action.VOLUME, "POST", f"{_app(app)}/volumes", app, request, timeout=60.0)
+        call = Call(
+            Action.VOLUME, "POST", f"{_app(app)}/volumes", app, request, timeout=60.0, shared=True
+        )
         return await self._http.ask(call, FlyVolume, priority)
 
     async def volume(self, app: str, volume_id: str) -> FlyVolume:
@@ -201,7 +205,7 @@ class FlyClient:
 
     async def volumes(self, app: str) -> list[FlyVolume]:
         """An app's volumes but those that were deleted."""
-        call = Call(Action.READ, "GET", f"{_app(app)}/volumes", app)
+        call = Call(Action.READ, "GET", f"{_app(app)}/volumes", app, shared=True)
         found = await self._http.ask(call, list[FlyVolume])
         return [volume for volume in found if not volume.is_gone]
 
@@ -227,7 +231,9 @@ class FlyClient:
 
     async def _page(self, org: str, what: str, cursor: str | None) -> FlyPage:
         query = {"limit": str(PAGE)} | ({"cursor": cursor} if cursor else {})
-        call = Call(Action.READ, "GET", f"/orgs/{_segment(org)}/{what}", org, query=query)
+        call = Call(
+            Action.READ, "GET", f"/orgs/{_segment(org)}/{what}", org, query=query, shared=True
+        )
         return await self._http.ask(call, FlyPage, Priority.HOUSEKEEPING)
 
     async def _done(self, call: Call) -> None:

@@ -12,13 +12,16 @@ from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.web.client import RequestNotSent  # type: ignore[attr-defined]
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 
+from matrix.directory.interfaces import DirectoryUnavailable
 from matrix.machines._fly_errors import Action, FlyError, Refusal, Verdict, judge, unheard
 from matrix.machines._fly_rates import USUAL, Priority, Rate, RateLimiter
+from matrix.machines.interfaces import Paces
 
 CALL_TIMEOUT = 30.0
 """Seconds for one call, the wait for its turn not counted. Starts and creates have been seen to
@@ -50,11 +53,19 @@ class Call:
     rate: Rate = USUAL
     timeout: float = CALL_TIMEOUT
     """Seconds."""
+    shared: bool = False
+    """Whether routers come in each other's way: what concerns one machine only one of them asks
+    at a time, but an app is everybody's."""
 
     @property
     def bucket(self) -> Hashable:
         """Which calls share a limit with this one."""
         return (self.method, self.action, self.subject)
+
+    @property
+    def pace(self) -> str:
+        """The same for all processes."""
+        return f"fly {self.method} {self.action} {self.subject}"
 
 
 class FlyHttp:
@@ -67,11 +78,13 @@ class FlyHttp:
         base: str,
         token: str,
         limiter: RateLimiter | None = None,
+        paces: Paces | None = None,
     ) -> None:
         """
         @param base: C{https://api.machines.dev}, or C{http://_api.internal:4280} on the mesh.
         @param token: an org's; it appears in no error and no log.
         @param limiter: who gives calls their turns; one of our own by default.
+        @param paces: shared with other processes that call for the same apps.
         """
         self._http = HTTPClient(agent)
         self._clock = clock
@@ -79,6 +92,7 @@ class FlyHttp:
         # Macaroons come with a scheme of their own (facts/fly.md section 1).
         self._authorization = token if " " in token else f"Bearer {token}"
         self._limiter = RateLimiter(clock) if limiter is None else limiter
+        self._paces = paces
         self.calls = 0
         """How many were made."""
 
@@ -108,8 +122,28 @@ class FlyHttp:
 
         @raise FlyError: as L{ask}.
         """
+        # First come those who are urgent in this process, then all processes in turns.
         await self._limiter.turn(call.bucket, call.rate, priority)
+        if call.shared and self._paces is not None:
+            await self._shared_turn(call, self._paces)
         return await self._exchange(call)
+
+    async def _shared_turn(self, call: Call, paces: Paces) -> None:
+        try:
+            seconds = await paces.turn(call.pace, call.rate.per_second, call.rate.burst)
+        except DirectoryUnavailable:
+            return  # Fly says so itself if it is too soon
+        if seconds > 0:
+            await deferLater(self._clock, seconds)
+
+    async def _too_soon(self, call: Call, after: float | None) -> None:
+        """Fly said 429: its count is another than ours."""
+        self._limiter.refused(call.bucket, call.rate, after)
+        if call.shared and self._paces is not None:
+            try:
+                await self._paces.hold(call.pace, after or 1 / call.rate.per_second)
+            except DirectoryUnavailable:
+                return  # at least this process waits
 
     async def _exchange(self, call: Call) -> Any:
         self.calls += 1
@@ -135,6 +169,8 @@ class FlyHttp:
         )  # fmt: skip
         if 200 <= response.code < 300:
             return _load(body)
+        if response.code == 429:
+            await self._too_soon(call, _seconds(_header(response, b"retry-after")))
         raise self._refused(call, response, body, request_id)
 
     async def _send(self, call: Call) -> tuple[IResponse, bytes]:
@@ -173,8 +209,6 @@ class FlyHttp:
         refusal = Refusal.read(response.code, body)
         verdict, reason = judge(call.action, refusal)
         after = _seconds(_header(response, b"retry-after"))
-        if response.code == 429:
-            self._limiter.refused(call.bucket, call.rate, after)
         return FlyError(
             verdict,
             reason,

@@ -19,6 +19,10 @@ SWEEP_SIZE = 1024
 """Buckets from which on those that are full are looked for, at each doubling."""
 
 
+RESTART = 3.0
+"""Seconds after which any burst of a process before us is forgiven."""
+
+
 class Priority(IntEnum):
     """Who goes first where calls have to wait."""
 
@@ -44,10 +48,10 @@ READING = Rate(5.0, 10)
 class _Bucket:
     """Tokens that come back with time, and those who wait for one."""
 
-    def __init__(self, clock: IReactorTime, rate: Rate) -> None:
+    def __init__(self, clock: IReactorTime, rate: Rate, tokens: float) -> None:
         self._clock = clock
         self._rate = rate
-        self._tokens = float(rate.burst)
+        self._tokens = tokens
         self._counted_at = clock.seconds()
         self._queue: list[tuple[int, int, Deferred[None]]] = []
         self._order = count()
@@ -111,8 +115,10 @@ class _Bucket:
 class RateLimiter:
     """Lets calls to Fly through no faster than it takes them."""
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, *, restarted: bool = False) -> None:
+        """@param restarted: whether a process before us may just have made calls."""
         self._clock = clock
+        self._until = clock.seconds() + (RESTART if restarted else 0.0)
         self._buckets: dict[Hashable, _Bucket] = {}
         self._sweep_at = SWEEP_SIZE
 
@@ -142,7 +148,9 @@ class RateLimiter:
         if bucket is None:
             if len(self._buckets) >= self._sweep_at:
                 self._sweep()
-            bucket = self._buckets[key] = _Bucket(self._clock, rate)
+            # As if most of a burst had been used a moment ago: so it may be by Fly's count.
+            tokens = 1 if self._clock.seconds() < self._until else rate.burst
+            bucket = self._buckets[key] = _Bucket(self._clock, rate, float(tokens))
         return bucket
 
     def _sweep(self) -> None:

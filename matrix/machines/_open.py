@@ -11,8 +11,9 @@ from matrix.machines._fly import FlyClient
 from matrix.machines._fly_http import FlyHttp
 from matrix.machines._fly_plans import TEMPLATE, FlyPlace, FlyPlans
 from matrix.machines._fly_provider import FlyProvider
+from matrix.machines._fly_rates import RateLimiter
 from matrix.machines._local import LocalProvider
-from matrix.machines.interfaces import IProvider
+from matrix.machines.interfaces import IProvider, Paces
 from matrix.settings import Settings
 
 CONNECT_TIMEOUT = 5.0
@@ -31,10 +32,11 @@ class _QuietFactory(_HTTP11ClientFactory):
     noisy = False
 
 
-def open_provider(settings: Settings, reactor: Any) -> IProvider:
+def open_provider(settings: Settings, reactor: Any, paces: Paces | None = None) -> IProvider:
     """
     The one of MATRIX_PROVIDER.
 
+    @param paces: shared with all processes that use the same machines.
     @raise ConfigurationError: its settings cannot be used; says which.
     """
     if settings.provider == "local":
@@ -46,7 +48,9 @@ def open_provider(settings: Settings, reactor: Any) -> IProvider:
     pool.maxPersistentPerHost = KEPT_CONNECTIONS
     pool.cachedConnectionTimeout = KEPT_SECONDS
     agent = Agent(reactor, connectTimeout=CONNECT_TIMEOUT, pool=pool)  # type: ignore[no-untyped-call]
-    http = FlyHttp(agent, reactor, settings.fly_api, settings.fly_token.get_secret_value())
+    limiter = RateLimiter(reactor, restarted=True)
+    token = settings.fly_token.get_secret_value()
+    http = FlyHttp(agent, reactor, settings.fly_api, token, limiter, paces)
     return FlyProvider(FlyClient(http), plans, reactor, let_go=pool.closeCachedConnections)
 
 

@@ -101,6 +101,24 @@ class SurveyPage:
     """Regions of which nothing is told now: what is there must not be taken for lost."""
 
 
+class Paces(Protocol):
+    """At which pace all processes of all routers together ask for something."""
+
+    async def turn(self, name: str, per_second: float, burst: int) -> float:
+        """
+        Take the next turn; in how many seconds it is.
+
+        @raise matrix.directory.interfaces.DirectoryUnavailable: nobody can tell now.
+        """
+
+    async def hold(self, name: str, seconds: float) -> None:
+        """
+        No turn is before so many seconds from now but those that were given.
+
+        @raise matrix.directory.interfaces.DirectoryUnavailable: nobody can be told now.
+        """
+
+
 class Keep(Protocol):
     """Writes to a machine's row at once, so that it outlives us."""
 

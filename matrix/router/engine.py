@@ -102,7 +102,7 @@ class Engine:
         """
         reactor, settings = self.reactor, self.settings
         directory = await open_directory(reactor, supplies.dsn, migrated=not first)
-        provider = open_provider(settings, reactor)
+        provider = open_provider(settings, reactor, directory.paces)
         secrets = MachineSecrets(supplies.master)
         fleet = Fleet(
             reactor,

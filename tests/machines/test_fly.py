@@ -18,6 +18,7 @@ from twisted.web.client import ResponseNeverReceived
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
+from matrix.directory import MemoryDirectory
 from matrix.machines._fly import FlyClient
 from matrix.machines._fly_errors import FlyError, Verdict
 from matrix.machines._fly_http import CALL_TIMEOUT, FlyHttp
@@ -269,6 +270,63 @@ class RefusalTests(FlyCase):
         self.clock.advance(1)
         for one in running:
             self.successResultOf(one)
+
+
+class SharedPaceTests(FlyCase):
+    """Several processes, each with a limit of its own, and one that they share."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.directory = MemoryDirectory(self.clock)
+        self.clients = []
+        for _ in range(3):
+            http = FlyHttp(
+                self.agent, self.clock, "https://api.example", TOKEN, paces=self.directory.paces
+            )
+            http._http = HTTPClient(self.agent, data_to_body_producer=_SynchronousProducer)
+            self.clients.append(FlyClient(http))
+
+    def create(self) -> list[Deferred[Any]]:
+        """Each process makes two machines."""
+        return [
+            self.begin(client.create_machine("a", f"m{number}", "fra", {}))
+            for number in range(2)
+            for client in self.clients
+        ]
+
+    def test_what_concerns_an_app_is_asked_at_the_pace_of_one(self) -> None:
+        running = self.create()
+        for asked in (3, 4, 5, 6):
+            self.assertEqual(len(self.fly.asked), asked)
+            self.clock.advance(1.0)
+        for one in running:
+            self.successResultOf(one)
+
+    def test_what_concerns_a_machine_is_nobody_elses(self) -> None:
+        calls = self.directory.calls
+        for client in self.clients:
+            for _ in range(3):
+                self.successResultOf(self.begin(client.start("a", "3d8")))
+        self.assertEqual(self.directory.calls, calls)
+
+    def test_a_refusal_holds_all_of_them_up(self) -> None:
+        self.answer(429, {"error": "rate limited"}, Retry_After="7")
+        first, *others = self.clients
+        failed = self.begin(first.create_machine("a", "m", "fra", {}))
+        self.failureResultOf(failed, FlyError)
+        waiting = self.begin(others[0].create_machine("a", "n", "fra", {}))
+        self.clock.advance(6.5)
+        self.assertNoResult(waiting)
+        self.clock.advance(0.6)
+        self.successResultOf(waiting)
+
+    def test_without_the_directory_each_keeps_to_its_own(self) -> None:
+        self.directory.lose()
+        for one in self.create():
+            self.successResultOf(one)
+        self.answer(429, {"error": "rate limited"})
+        failed = self.begin(self.clients[0].create_machine("a", "m", "fra", {}))
+        self.failureResultOf(failed, FlyError)
 
 
 class SilenceTests(FlyCase):

@@ -34,6 +34,16 @@ class LimiterTests(SynchronousTestCase):
             self.clock.advance(max(0.0, calls[0].getTime() - self.clock.seconds()))
         self.clock.advance(end - self.clock.seconds())
 
+    def test_after_a_restart_nothing_is_left_of_a_burst(self) -> None:
+        """A process before us may just have had it."""
+        self.limiter = RateLimiter(self.clock, restarted=True)
+        for number in range(3):
+            self.ask(str(number))
+        self.pass_time(10)
+        for number in range(3):
+            self.ask(str(number), key="start m2")
+        self.assertEqual(self.times(), [0.0, 1.0, 2.0, 10.0, 10.0, 10.0])
+
     def times(self) -> list[float]:
         return [at for at, _ in self.went]
 
