@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -21,7 +20,7 @@ from matrix.machines._home import Home, Record, passable, residents_of
 from matrix.machines._recall import Recall
 from matrix.machines._residents import Residents
 from matrix.machines._turns import Turns, shielded
-from matrix.machines._uids import Uids, usable_uids
+from matrix.machines._uids import own_uids
 from matrix.machines.interfaces import (
     IProvider,
     Keep,
@@ -107,7 +106,7 @@ class LocalProvider:
             passable(self._machines)
         except OSError as error:
             raise ConfigurationError(f"MATRIX_STATE_DIR cannot be used: {error}") from None
-        self._uids = _uids(self._machines / "uids", uids)
+        self._uids = own_uids(self._machines / "uids", uids)
         self._reactor = reactor
         self._grace = grace
         self._turns = Turns()
@@ -376,15 +375,3 @@ def _look(home: Home) -> tuple[Record, Residents, MachineState]:
         raise MachineGone(f"user {home.user_id} has no machine in {home.path}")
     residents = Residents.of(home, record)
     return record, residents, residents.observe()
-
-
-def _uids(directory: Path, wanted: range | None) -> Uids | None:
-    """
-    Where machines get users of their own from; C{None} if they run as us.
-
-    That is so without root, and in a container with too small an id map.
-    """
-    if os.geteuid() != 0:
-        return None
-    numbers = wanted or usable_uids(Path("/proc/self/uid_map").read_text("ascii"))
-    return None if numbers is None else Uids(directory, numbers)

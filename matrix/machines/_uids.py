@@ -97,3 +97,15 @@ class Uids:
             f"no free user id found in {self._numbers[0]}-{self._numbers[-1]}; "
             f"{self._directory} lists those given away"
         )
+
+
+def own_uids(directory: Path, wanted: range | None) -> Uids | None:
+    """
+    Where machines get users of their own from; C{None} if they run as us.
+
+    That is so without root, and in a container with too small an id map.
+    """
+    if os.geteuid() != 0:
+        return None
+    numbers = wanted or usable_uids(Path("/proc/self/uid_map").read_text("ascii"))
+    return None if numbers is None else Uids(directory, numbers)
