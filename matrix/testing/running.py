@@ -216,6 +216,11 @@ class RunningMatrix:
         token = self._run["admin_token"]
         return json.loads(self._internal(f"/admin/v1/{path}", method, token))
 
+    def admin_lines(self, path: str, method: str = "GET") -> list[Any]:
+        """As L{admin}, where the answer is a document a line."""
+        answer = self._internal(f"/admin/v1/{path}", method, self._run["admin_token"])
+        return [json.loads(line) for line in answer.splitlines()]
+
     def _internal(self, path: str, method: str = "GET", token: str = "") -> bytes:
         request = Request(  # noqa: S310 -- the address is the one it printed
             str(self._run["internal"]).rstrip("/") + path,
