@@ -152,7 +152,7 @@ class Engine:
         )
         times = Timetable(fleet, self.routes, taker, self.registry, settings.snapshot_interval)
         self._every(times.seconds, times.go)
-        self._every(ADOPT_INTERVAL, times.adopt)
+        self._every(ADOPT_INTERVAL, times.adopt, now=True)
         return taker
 
     async def reconcile(self) -> None:
@@ -244,7 +244,7 @@ class Engine:
         self.bonds.stop()
         if self.live is not None:
             if self.live.taker is not None:
-                self.live.taker.stop()
+                await self.live.taker.stop()
             await self.live.waker.stop()
 
     async def stop(self, *, stop_machines: bool) -> None:

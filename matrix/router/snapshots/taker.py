@@ -90,11 +90,17 @@ class Taker:
         run = self._runs.get(user_id)
         return run.progress if run is not None else None
 
-    def stop(self) -> None:
-        """Wait for nothing any more. What machines have begun they finish, and whoever finds
-        the lease expired asks them."""
+    async def stop(self) -> None:
+        """Wait for nothing any more. What machines have begun they finish, and another process,
+        or this one's successor, asks what became of it."""
+        snapshots = [run.snapshot for run in self._runs.values()]
         for working in list(self._working):
             working.cancel()
+        for snapshot in snapshots:
+            try:
+                await self._records.prolong(snapshot, 0.0)
+            except DirectoryUnavailable:
+                return  # their leases expire by themselves
 
     # taking
 

@@ -335,6 +335,29 @@ class TroubleTests(TakerTestCase):
         self.go()
         return self.daemons.of(ALICE)
 
+    def crash(self) -> None:
+        """The router is there no more."""
+        for working in list(self.taker._working):
+            working.cancel()
+
+    def test_one_whose_router_was_stopped_is_looked_after_at_once(self) -> None:
+        daemon = self.begun()
+        self.now(self.taker.stop())
+        self.assertFalse(self.taker.holds(ALICE))
+        daemon.memory = Memory(running=True, last=None)
+        other, times = self.router("router:2", RouteTable(self.clock.seconds))
+        self.now(times.adopt())
+        self.assertTrue(other.holds(ALICE))
+        daemon.memory = Memory(running=False, last=Done(NAME))
+        self.let_pass(2)
+        self.assertEqual(self.rows()[0].restic_id, NAME)
+
+    def test_a_router_stops_also_without_the_directory(self) -> None:
+        self.begun()
+        self.directory.lose()
+        self.now(self.taker.stop())
+        self.assertFalse(self.taker.holds(ALICE))
+
     def test_a_machine_that_broke_off_and_goes_on_is_followed(self) -> None:
         daemon = self.begun()
         daemon.memory = Memory(running=True, last=None)
@@ -376,7 +399,7 @@ class TroubleTests(TakerTestCase):
 
     def test_one_whose_router_ended_is_closed_by_another(self) -> None:
         daemon = self.begun()
-        self.taker.stop()
+        self.crash()
         self.assertFalse(self.taker.holds(ALICE))
         _, rounds = self.router("router:2", RouteTable(self.clock.seconds))
         self.now(rounds.adopt())
@@ -388,7 +411,7 @@ class TroubleTests(TakerTestCase):
 
     def test_one_whose_router_ended_and_whose_machine_sleeps_failed(self) -> None:
         self.begun()
-        self.taker.stop()
+        self.crash()
         machine = self.now(self.directory.machine(ALICE))
         self.now(self.directory.change(machine, state=MachineState.SUSPENDED))
         _, rounds = self.router("router:2", RouteTable(self.clock.seconds))
@@ -554,7 +577,7 @@ class DemandTests(TakerTestCase):
     def test_who_waits_while_the_router_stops_is_told_so(self) -> None:
         self.machine()
         taking = self.take()
-        self.taker.stop()
+        self.now(self.taker.stop())
         self.assertIs(self.successResultOf(taking), STOPPING)
         self.assertEqual(self.rows()[0].status, SnapshotStatus.STARTED, "the machine goes on")
 
