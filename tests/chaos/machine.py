@@ -37,6 +37,10 @@ FROZEN = "frozen under way"
 PULSE = 0.25
 """Seconds between two notes of the time, which stop when we are stopped."""
 
+LATE = 0.05
+"""Seconds, at most, until we notice that we go on. What came since then was not frozen; what was
+frozen has stood still for longer."""
+
 WEBSOCKET_MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 
@@ -101,8 +105,10 @@ class Machine:
         while True:
             alive_at = time.monotonic()
             if signal.sigtimedwait({signal.SIGCONT}, PULSE) is not None:
+                thawed_at = time.monotonic()
                 for connection in list(self.connections):
-                    self._examine(connection, alive_at)
+                    if connection.moved_at < min(thawed_at - LATE, alive_at + PULSE + LATE):
+                        self._examine(connection, alive_at)
 
     def _examine(self, connection: Connection, alive_at: float) -> None:
         if (work := connection.work) and not connection.is_gone():
