@@ -36,6 +36,10 @@ LEASE = timedelta(seconds=60)
 SETTLED = timedelta(seconds=60)
 """For how long an address at which a machine was in use is surely still its own: to be moved it
 is stopped, and copied to another host."""
+HEARING = 0.5
+"""Seconds for other routers to object to a suspend before anything is ended: a notification
+takes a few milliseconds, but on a busy host processes wait for tenths of a second. A router that
+was busier than that wakes what it still needs. Whoever comes meanwhile does not wait for it."""
 SOON = 1.0
 """Seconds after which to try again when nothing better is known."""
 
@@ -109,6 +113,8 @@ class Fleet:
         self.leases = leases or Leases(directory)
         self.stock: Stock = nothing_in_stock
         """Who has machines ready; whoever does replaces it before machines are made."""
+        self.hearing = HEARING
+        """Seconds for other routers to object to a suspend."""
         self.moves = dict.fromkeys(MOVES, 0)
         """How many machines were moved, by cause."""
         self.moved: set[UserId] = set()

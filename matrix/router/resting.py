@@ -17,11 +17,8 @@ from matrix.router.holding import Hold
 from matrix.router.routes import Route
 from matrix.router.yielding import IDLE
 
-HEARING = 0.1
-"""Seconds for other routers to object before anything is ended: a notification takes a few
-milliseconds, and a router busier than that wakes what it still needs."""
 HEARING_STEPS = 5
-"""Looks within that time whether the machine is in use after all."""
+"""Looks, within the time for others to object, whether the machine is in use after all."""
 DRAIN_TIME = 0.1
 """Seconds for the last bytes of ended streams to leave before the machine is frozen."""
 
@@ -120,7 +117,7 @@ class _Attempt:
         """
         for _ in range(HEARING_STEPS):
             self._look_for_use()
-            await self._recall.unless_asked(self._pause(HEARING / HEARING_STEPS))
+            await self._recall.unless_asked(self._pause(self._fleet.hearing / HEARING_STEPS))
         self._look_for_use()
         self._recall.check()
 

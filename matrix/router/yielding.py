@@ -56,7 +56,8 @@ def objects(route: Route, machine: Machine) -> bool:
 
 async def keep(fleet: Fleet, route: Route, machine: Machine) -> None:
     """
-    Write down that a machine that another router drains stays awake. The other finds that
+    Write down that a machine that another router drains stays awake, and when it was in use
+    here: whoever claims it next must know without our objecting again. The other finds that
     its row has changed before it freezes anything.
 
     @raise StaleRow: the other was faster.
@@ -64,6 +65,8 @@ async def keep(fleet: Fleet, route: Route, machine: Machine) -> None:
     known = route.row
     cause = known.suspend_cause if known is not None else machine.suspend_cause
     route.row = await fleet.settle(machine, LifecycleEvent.KEEP, suspend_cause=cause)
+    if (used_at := route.used_at) is not None:
+        await fleet.directory.touch({route.user_id: used_at})
 
 
 async def give_way(fleet: Fleet, route: Route, backend: Backend) -> bool:

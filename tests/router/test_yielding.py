@@ -10,9 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from matrix.machines import LifecycleEvent, ProviderError
 from matrix.metrics import series
 from matrix.model import MachineState, User, UserState
-from matrix.router.resting import HEARING
 from tests.router.streams import STREAM, open_websocket
-from tests.router.world import ALICE, World, outcome, run
+from tests.router.world import ALICE, HEARING, World, outcome, run
 
 LONG = 20.0
 """Seconds: twice the idle timeout."""
@@ -95,6 +94,16 @@ class ConsultTests(TwoRouters):
         self.pass_by(LONG, touching=False)
         self.one.let_pass(1.0)
         self.awake_everywhere()
+
+    def test_who_objects_tells_of_the_use(self) -> None:
+        """So that the next claim needs no objection: who would object may be busy then."""
+        self.one.let_pass(4.0)
+        self.one.ask()
+        self.one.turn()
+        used_at = self.one.route().used_at
+        self.rest()
+        self.awake_everywhere()
+        self.assertEqual(self.one.row().last_active_at.timestamp(), used_at)
 
     def test_nobodys_use_lets_it_sleep(self) -> None:
         for _ in range(14):

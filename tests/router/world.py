@@ -48,6 +48,9 @@ from matrix.router.wake import Waker
 ALICE = UserId("0a1b2c3d-0000-4000-8000-00000000000a")
 BOB = UserId("0a1b2c3d-0000-4000-8000-00000000000b")
 NOW = 1_795_000_000.0
+HEARING = 0.1
+"""Seconds in which routers may object to a suspend: none of them is busy."""
+
 TOKENS = {
     b"alice-token": Principal(ALICE, "a", NOW + 3600, "alice@example.org"),
     b"bob-token": Principal(BOB, "b", NOW + 3600, "bob@example.org"),
@@ -306,6 +309,7 @@ class World:
             owner,
             leases=Leases(self.directory, now=self.clock.seconds),  # type: ignore[arg-type]
         )
+        self.fleet.hearing = HEARING
         self.waker = Waker(self.fleet, self.routes, self.registry)
         self.provider_twin.watch(self.waker.died)
         self.store.watch(self.waker.changed)
