@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 
 from matrix.machines import LifecycleEvent
 from matrix.model import Machine
@@ -19,6 +20,7 @@ PROLONG_AFTER = LEASE.total_seconds() / 3
 """Seconds after which a lease is renewed: two attempts may fail before it is over."""
 
 _T = TypeVar("_T")
+_log = Logger()
 
 
 class Hold:
@@ -78,12 +80,15 @@ class Hold:
         self, work: Coroutine[Any, Any, _T], look: Callable[[], Awaitable[None]]
     ) -> _T:
         """
-        The result of C{work}. Meanwhile C{look} is called again and again, which must not fail;
-        the one under way is waited for.
+        The result of C{work}. Meanwhile C{look} is called again and again; the one under way is
+        waited for. What fails in it is logged, and changes nothing.
         """
 
         async def once() -> None:
-            await look()
+            try:
+                await look()
+            except Exception:  # noqa: BLE001 -- what is waited for counts, whatever this is
+                _log.failure("{user}: a look failed", user=self.machine.user_id)
 
         looking = LoopingCall(lambda: Deferred.fromCoroutine(once()))
         looking.clock = self._fleet.clock

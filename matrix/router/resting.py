@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
@@ -131,7 +132,7 @@ class _Attempt:
 
         @raise Recalled: somebody did.
         """
-        saving = self._fleet.saver.before_rest(self._hold.machine, self._backend, self._cause)
+        saving = _saved(self._fleet, self._hold.machine, self._backend, self._cause)
         await self._hold.during(self._recall.unless_asked(saving), self._look_while_saving)
         self._recall.check()
 
@@ -230,9 +231,20 @@ async def _save(fleet: Fleet, hold: Hold, cause: str) -> None:
             await hold.prolong()
 
     try:
-        await hold.during(fleet.saver.before_rest(hold.machine, backend, cause), prolong)
+        await hold.during(_saved(fleet, hold.machine, backend, cause), prolong)
     finally:
         backend.close()
+
+
+async def _saved(fleet: Fleet, machine: Machine, backend: Backend, cause: str) -> None:
+    """Have its data saved. Whatever becomes of that, the machine sleeps: it costs too much to
+    let it run on for ever."""
+    try:
+        await fleet.saver.before_rest(machine, backend, cause)
+    except CancelledError:
+        raise
+    except Exception:  # noqa: BLE001 -- whatever it is, the machine is to sleep
+        _log.failure("{user} sleeps without a snapshot", user=machine.user_id)
 
 
 async def _note_sleep(fleet: Fleet, hold: Hold, cause: str) -> None:

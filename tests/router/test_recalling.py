@@ -230,6 +230,12 @@ class SavingTests(SynchronousTestCase):
         self.assertEqual(self.world.asked("suspend"), 0)
         self.assertEqual(self.route.phase, "awake")
 
+    def test_what_nobody_foresaw_in_it_keeps_no_machine_awake(self) -> None:
+        self.saver.saving.errback(ArithmeticError("a bug"))
+        self.world.let_pass(0.5)
+        self.assertEqual(len(self.flushLoggedErrors(ArithmeticError)), 1)
+        self.assertEqual(self.world.real(), MachineState.SUSPENDED)
+
     def test_a_blocked_users_machine_is_saved_too(self) -> None:
         self.saver.saving.callback(None)
         self.world.let_pass(0.5)
