@@ -61,15 +61,17 @@ PROLONG = SQL(
 _ENDED = SQL(
     """
     WITH ended AS ({}), times AS (
-        INSERT INTO snapshot_times (user_id, due_at, failures)
-        SELECT user_id, now() + %(due_in)s, {} FROM ended
+        INSERT INTO snapshot_times (user_id, due_at, failures, good_at)
+        SELECT user_id, now() + %(due_in)s, {}, {} FROM ended
         ON CONFLICT (user_id) DO UPDATE SET due_at = excluded.due_at,
+            good_at = coalesce(excluded.good_at, snapshot_times.good_at),
             failures = CASE excluded.failures WHEN 0 THEN 0 ELSE snapshot_times.failures + 1 END
     )
     SELECT 1 FROM ended
     """
 )
 _GOOD, _BAD = SQL("0"), SQL("1")
+_NOW, _NEVER = SQL("now()"), SQL("NULL::timestamptz")
 
 FINISH = _ENDED.format(
     SQL(
@@ -81,9 +83,12 @@ FINISH = _ENDED.format(
         """
     ).format(_OURS),
     _GOOD,
+    _NOW,
 )
 
-DROP = _ENDED.format(SQL("DELETE FROM snapshots WHERE {} RETURNING user_id").format(_OURS), _GOOD)
+DROP = _ENDED.format(
+    SQL("DELETE FROM snapshots WHERE {} RETURNING user_id").format(_OURS), _GOOD, _NEVER
+)
 
 FAIL = _ENDED.format(
     SQL(
@@ -94,6 +99,7 @@ FAIL = _ENDED.format(
         """
     ).format(_OURS),
     _BAD,
+    _NEVER,
 )
 
 TAKE_OVER = SQL(
@@ -127,12 +133,14 @@ STANDINGS = SQL(
         WHERE failed.user_id = times.user_id AND failed.status = 'failed'
         ORDER BY started_at DESC, id DESC LIMIT 1
     ) END, {}
-    FROM snapshot_times AS times JOIN users ON users.id = times.user_id LEFT JOIN LATERAL (
+    FROM (
+        SELECT * FROM snapshot_times ORDER BY failures DESC, good_at NULLS FIRST, user_id LIMIT %s
+    ) AS times JOIN users ON users.id = times.user_id LEFT JOIN LATERAL (
         SELECT * FROM snapshots AS good
         WHERE good.user_id = times.user_id AND good.status = 'done'
         ORDER BY started_at DESC, id DESC LIMIT 1
     ) AS newest ON true
-    ORDER BY times.failures DESC, newest.finished_at NULLS FIRST, times.user_id LIMIT %s
+    ORDER BY times.failures DESC, times.good_at NULLS FIRST, times.user_id
     """
 ).format(names(SNAPSHOT_COLUMNS, "newest"))
 

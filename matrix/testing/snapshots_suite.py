@@ -181,8 +181,11 @@ class SnapshotsContract(DirectoryCase):
         await self.done(good, "one")
         await self.done(failing, "two")
         await self.snapshots.fail(await self.begun(who=failing), "disk on fire", NEXT)
+        await self.let_pass(60.0)
+        better = await self.due()
+        await self.done(better, "three")
         found = [one.user_id for one in await self.snapshots.standings()]
-        assert found == [failing, new, good]
+        assert found == [failing, new, good, better]
         assert [one.user_id for one in await self.snapshots.standings(1)] == [failing]
 
     # leases

@@ -159,7 +159,10 @@ class PostgresSnapshotsTests(snapshots_suite.SnapshotsContract, ContractCase):
         columns = ("started_at", "finished_at", "verified_at", "lease_expires_at")
         earlier = ", ".join(f"{column} = {column} - interval '{seconds} s'" for column in columns)
         self.sql(f"UPDATE snapshots SET {earlier}")
-        self.sql(f"UPDATE snapshot_times SET due_at = due_at - interval '{seconds} s'")
+        self.sql(
+            f"UPDATE snapshot_times SET due_at = due_at - interval '{seconds} s',"
+            f" good_at = good_at - interval '{seconds} s'"
+        )
 
 
 class PostgresSignInsTests(sign_ins_suite.SignInsContract, ContractCase):

@@ -33,14 +33,16 @@ CREATE UNIQUE INDEX IF NOT EXISTS snapshots_under_way ON snapshots (user_id)
 CREATE INDEX IF NOT EXISTS snapshots_leases ON snapshots (lease_expires_at)
     WHERE status = 'started';
 
--- When the next one of a user is due; NULL while nothing can have changed since the last.
+-- When the next one of a user is due, NULL while nothing can have changed since the last; and
+-- when the newest good one was taken.
 CREATE TABLE IF NOT EXISTS snapshot_times (
     user_id  uuid PRIMARY KEY REFERENCES users (id) ON DELETE CASCADE,
     due_at   timestamptz,
+    good_at  timestamptz,
     failures integer NOT NULL DEFAULT 0
              CONSTRAINT snapshot_times_failures_counted CHECK (failures >= 0)
 );
 
--- Operators ask for those in trouble, and there are few.
-CREATE INDEX IF NOT EXISTS snapshot_times_failing ON snapshot_times (failures)
-    WHERE failures > 0;
+-- Operators ask for those in trouble first, then for those whose newest is oldest.
+CREATE INDEX IF NOT EXISTS snapshot_times_by_trouble
+    ON snapshot_times (failures DESC, good_at NULLS FIRST, user_id);
