@@ -48,7 +48,10 @@ def unblock(settings: Callable[[], Settings], user: str, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def delete(settings: Callable[[], Settings], user: str, yes: bool, as_json: bool) -> None:
-    """Close the account of USER. As block, but requests get 410; machine and data stay."""
+    """Close the account of USER. As block, but requests get 410.
+
+    Machine and snapshots are erased after MATRIX_DELETE_GRACE; until then unblock undoes it.
+    """
     if not yes:
         with clear_errors():
             found = locate(settings()).get(user_path(user))

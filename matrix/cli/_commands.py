@@ -18,6 +18,7 @@ from matrix.cli._snapshots import snapshot, snapshots
 from matrix.cli._strays import strays
 from matrix.cli._text import details, duration, facts, moment, table
 from matrix.cli._top import top
+from matrix.cli._upkeep import upkeep
 
 if TYPE_CHECKING:
     from matrix.settings import Settings
@@ -51,6 +52,7 @@ main.add_command(users)
 main.add_command(sessions)
 main.add_command(machine)
 main.add_command(restore)
+main.add_command(upkeep)
 main.add_command(snapshot)
 main.add_command(snapshots)
 main.add_command(top)

@@ -25,6 +25,7 @@ from matrix.router.provision_api import ProvisionApi
 from matrix.router.reverting_api import RevertingApi
 from matrix.router.snapshots.api import SnapshotsApi
 from matrix.router.supplies import Supplies
+from matrix.router.upkeep_api import UpkeepApi
 
 
 class Inside:
@@ -66,6 +67,7 @@ class Inside:
         ProvisionApi(live.fleet, engine.reactor).join(api.add)
         archive = self._archive
         self._care = care = Care(engine, live, supplies.master)
+        UpkeepApi(live.directory).join(api.add)
         RevertingApi(engine.reactor, live.directory, care.reverting).join(api.add)
         archive.open(live.directory, supplies.master, care.begin)
         machines = self._for_machines(live, supplies)
