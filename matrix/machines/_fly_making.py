@@ -160,7 +160,7 @@ class Making:
         if spare is not None and spare != mine:
             await self._volumes.delete(spare)
         fields = {"machine_id": found.id, "volume_id": mine, "app": self._ledger.app}
-        fields |= {"region": found.region or row.region, "provision_step": steps.MADE}
+        fields |= {"region": found.region or row.region, "provision_step": steps.made(row)}
         if any(getattr(row, name) != value for name, value in fields.items()):
             await self._ledger.write(**fields)
         return found.id
@@ -207,9 +207,8 @@ class Making:
                     return await self._adopt(found)
                 await self._patience.pause(error)
             else:
-                await self._ledger.write(
-                    machine_id=made.id, image=self._place.image, provision_step=steps.MADE
-                )
+                step, image = steps.made(self._ledger.row), self._place.image
+                await self._ledger.write(machine_id=made.id, image=image, provision_step=step)
                 return made.id
 
     async def _perhaps_made(self, error: FlyError, wanted: Wanted) -> FlyMachine | None:

@@ -42,13 +42,15 @@ class Moving:
         """
         Let the row say that a machine is to be made elsewhere; C{Making} makes it.
 
-        @param fresh: with an empty volume.
+        @param fresh: with an empty volume. So it stays until it answers: what was not to be
+            copied is not copied by another attempt either.
         @raise Stranded: the volume cannot be copied.
         """
         if not self._ledger.row.on_trial and not await self.end():
             text = "it was moved a moment ago, and its data are still being copied"
             raise ProviderError(text, retry_after=STILL_COPIED_AGAIN)
         row = self._ledger.row
+        fresh = fresh or (row.on_trial and row.provision_step == steps.ANEW)
         known = row.former_volume_id if row.on_trial else await self._volume_of_row()
         if not fresh:
             await self._check_source(known)

@@ -25,6 +25,8 @@ CLAIMED = "claimed"
 """There is a machine from stock, which need not be told yet whose it is."""
 MADE = "made"
 """There is, or was, a machine."""
+ANEW = "anew"
+"""As C{made}; it was made in a former one's place, and not with a copy of what that had."""
 
 SKEW = 60
 """Seconds by which Fly's clock may be behind ours."""
@@ -67,6 +69,11 @@ def was_made_since(step: str | None, volume: FlyVolume) -> bool:
 
 
 def copies(row: Machine) -> bool:
-    """Whether the volume that is to be made is a copy of the former one."""
+    """Whether the volume that is to be made, or was, is a copy of the former one."""
     kind = (row.provision_step or "").partition(" ")[0]
-    return row.on_trial and row.former_volume_id is not None and kind not in (BEGUN, EMPTY)
+    return row.on_trial and row.former_volume_id is not None and kind not in (BEGUN, EMPTY, ANEW)
+
+
+def made(row: Machine) -> str:
+    """The step at which a row is when its machine is there."""
+    return ANEW if row.on_trial and not copies(row) else MADE

@@ -68,7 +68,7 @@ class Volumes:
             found = await self.look(row.volume_id)
             if found is not None:
                 return found
-            if row.provision_step == steps.MADE:
+            if row.provision_step in (steps.MADE, steps.ANEW):
                 _log.error("{user}: volume {id} is gone", user=row.user_id, id=row.volume_id)
         return await self._by_name(wanted)
 
