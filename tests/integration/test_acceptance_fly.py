@@ -130,6 +130,50 @@ class RouterTests(FlyCase):
         self.assertEqual((slept["cause"], slept["detail"]), ("idle", {"interrupted": True}))
         self.until_asleep("carol")
 
+    def test_a_lost_machine_without_room_beside_its_data(self) -> None:
+        """It is made in another region, with a copy; what was before goes when it answers."""
+        self.ask("dora", "PUT", FILE, b"remember the milk")
+        self.until_asleep("dora")
+        [before] = self.at_fly("dora")
+        self.fly.ask("DELETE", f"/v1/apps/users/machines/{before['id']}?force=true")
+        self.fly.ask("POST", "/_emulator/capacity", {"fra": 0})
+        try:
+            began = time.monotonic()
+            self.matrix.until(
+                lambda: self.ask("dora", "GET", FILE).body == b"remember the milk", 60, "it is back"
+            )
+            seconds = time.monotonic() - began
+        finally:
+            self.fly.ask("POST", "/_emulator/capacity", {"fra": None})
+        [moved] = self.matrix.events("dora", "moved")
+        self.assertEqual(moved["cause"], "no-room")
+        self.assertEqual((moved["detail"]["from"], moved["detail"]["to"]), ("fra", "ams"))
+        self.tell("moved to another region", seconds=round(seconds, 3))
+        [after] = self.at_fly("dora")
+        volume = after["config"]["mounts"][0]["volume"]
+        name = before["config"]["mounts"][0]["name"]
+
+        def theirs() -> list[str]:
+            time.sleep(1.5)  # for Fly's rate limits
+            found = self.fly.ask("GET", "/v1/apps/users/volumes")
+            return [one["id"] for one in found
+                    if one["name"] == name and "destroy" not in one["state"]]  # fmt: skip
+
+        self.matrix.until(lambda: theirs() == [volume], 30, "the former volume is deleted")
+        self.until_asleep("dora")
+
+    def test_an_operator_has_a_machine_made(self) -> None:
+        found = self.matrix.admin(f"users/{self.matrix.user_id('erin')}/provision", "POST")
+        self.assertEqual((found["made"], found["state"], found["region"]), (True, "stopped", "fra"))
+        [machine] = self.at_fly("erin")
+        self.assertEqual((machine["id"], machine["state"]), (found["machine_id"], "created"))
+        self.forget_calls()
+        self.assertEqual(self.ask("erin", "PUT", FILE, b"first").status, 201)
+        self.assertNotIn("machines.create", self.calls())
+        again = self.matrix.admin(f"users/{self.matrix.user_id('erin')}/provision", "POST")
+        self.assertFalse(again["made"])
+        self.until_asleep("erin")
+
     def tune(self, **settings: float) -> None:
         """Change the emulator's timings."""
         told = {name: str(value) for name, value in settings.items()}
