@@ -118,7 +118,7 @@ class Front:
         self._cached.value += 1
         story.authenticated(principal, exchange.started, perf_counter())
         route = self._route(principal.user_id)
-        if route is not None and route.backend is not None and not self._too_stale(story):
+        if route is not None and route.backend is not None and not self._too_stale():
             self._relay(exchange, route)
         else:
             exchange.spawn(self._cold(exchange, principal))
@@ -130,19 +130,15 @@ class Front:
 
     # wake
 
-    def _too_stale(self, story: Story) -> bool:
-        """Whether what is known of machines must be asked for anew; notes how old it is."""
+    def _too_stale(self) -> bool:
         since = self._directory.stale_since()
-        if since is None:
-            return False
-        story.degraded = b"Matrix-Degraded: directory\r\n"
-        return self._clock.seconds() - since > self._bounds.stale_max
+        return since is not None and self._clock.seconds() - since > self._bounds.stale_max
 
     async def _cold(self, exchange: Exchange, principal: Principal) -> None:
         """The way of a request whose machine is not known to be awake."""
         route = self._routes.get(principal.user_id)
         try:
-            if route is not None and route.backend is not None and self._too_stale(exchange.story):
+            if route is not None and route.backend is not None and self._too_stale():
                 await self._confirm(route)
             if route is None or route.backend is None:
                 route = await self._awake(exchange, principal)

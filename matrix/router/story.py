@@ -25,8 +25,6 @@ class Story:
     route: Route | None = None
     backend: Backend | None = None
     """The connections that were chosen."""
-    degraded = b""
-    """A header line that says so, while changes of machines may go unnoticed."""
     retried = False
     """Whether they were chosen anew after others had been found dead."""
 
@@ -64,12 +62,11 @@ class Story:
         self.upstream_s = upstream_s = now - self.mark
         auth_s, route_s = self.auth_s or 0.0, self.route_s or 0.0
         if self.wake is None:
-            timing = b"Server-Timing: auth;dur=%.3f, route;dur=%.3f, upstream;dur=%.3f\r\n" % (
+            return b"Server-Timing: auth;dur=%.3f, route;dur=%.3f, upstream;dur=%.3f\r\n" % (
                 auth_s * 1000,
                 route_s * 1000,
                 upstream_s * 1000,
             )
-            return timing + self.degraded if self.degraded else timing
         wake_s, ready_s = self.wake_s or 0.0, self.ready_s or 0.0
         return (
             b"Server-Timing: auth;dur=%.3f, route;dur=%.3f, wake;dur=%.1f, ready;dur=%.1f, "
