@@ -103,7 +103,7 @@ class ThousandTests(MatrixCase):
             self.assertEqual(told, {(200, CONTENT): REQUESTS})
             self.assertEqual(len(matrix.events("alice", "wake")), 3, matrix.events("alice"))
             self.assertEqual(len(matrix.machine_processes("alice")), 1)
-        self.assertEqual(matrix.metric("matrix_wake_failures_total"), 0)
+        self.assertEqual(matrix.metric("matrix_wake_failures_total"), 0, matrix.events("alice"))
         self.assertEqual(matrix.metric("matrix_held_requests"), 0)
 
 
@@ -138,7 +138,7 @@ class FiftyTests(MatrixCase):
                 self.assertEqual({state_of(pid) for pid in processes}, {"T"})
                 asleep = processes
         self.assertEqual(processes, asleep)
-        self.assertEqual(matrix.metric("matrix_wake_failures_total"), 0)
+        self.assertEqual(matrix.metric("matrix_wake_failures_total"), 0, matrix.events("alice"))
         self.assertEqual({len(matrix.events(name, "wake")) for name in names}, {2})
 
     def processes(self, names: list[str]) -> list[int]:
