@@ -87,20 +87,21 @@ async def _one(site: Site, name: str) -> float:
     return seconds
 
 
-def warm(site: Site, count: int) -> Verdict:
-    """Requests to machines that are awake; what they cost at Fly and in PostgreSQL."""
+def warm(site: Site, count: int, pause: float = 20.0) -> Verdict:
+    """
+    Requests to machines that are awake; what they cost at Fly and in PostgreSQL.
+
+    @param pause: seconds for which is looked what is asked of PostgreSQL without any request.
+    """
     verdict = Verdict()
     names = site.names[:WARM_USERS]
     run(_requests(site, names, len(names)))
     site.log_statements()
-    began = time.perf_counter()
-    run(_requests(site, names, count // 10), 600)
-    pause = max(20.0, time.perf_counter() - began)
-    site.statements()
-    time.sleep(pause)  # longer than any housekeeping's interval but the one each minute
+    time.sleep(pause)
     usual = Counter(site.statements())
     site.forget_calls()
     began = time.perf_counter()
+    count -= count % len(names)
     statuses = run(_requests(site, names, count), 600)
     took = time.perf_counter() - began
     seen, calls = Counter(site.statements()), site.calls()

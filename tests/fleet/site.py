@@ -10,7 +10,6 @@ from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import quote
 
-from matrix.model import UserId
 from matrix.testing.fly.running import RunningEmulator
 from matrix.testing.postgres import execute, server
 from matrix.testing.supplied import SuppliedMatrix
@@ -77,7 +76,7 @@ class Site:
         self._limits("on")
         self.machines = dict(zip(self.names, made, strict=True))
         for name, machine_id in self.machines.items():
-            self._write_down(self.ids[name], machine_id)
+            self._write_down(name, machine_id)
 
     def _limits(self, word: str) -> None:
         self.fly.ask("POST", "/_emulator/settings", {"rate_limits": word})
@@ -97,8 +96,9 @@ class Site:
         self.rest(made["id"], made["instance_id"])
         return str(made["id"])
 
-    def _write_down(self, user_id: UserId, machine_id: str) -> None:
-        self.matrix.sql(f"INSERT INTO users (id) VALUES ('{user_id}')")
+    def _write_down(self, name: str, machine_id: str) -> None:
+        user_id, email = self.ids[name], self.matrix.issuer().add_user(name).email
+        self.matrix.sql(f"INSERT INTO users (id, email) VALUES ('{user_id}', '{email}')")
         self.matrix.sql(
             "INSERT INTO machines (user_id, provider, app, machine_id, region, state,"
             f" provision_step, boot_id) VALUES ('{user_id}', 'fly', '{APP}', '{machine_id}',"

@@ -145,6 +145,69 @@ class StartTests(Case):
         self.assertIs(started.was, MachineState.STOPPED)
         self.assertNotEqual(started.boot_id, first.boot_id)
 
+    async def test_what_is_in_a_starts_way_is_waited_for_by_one_call(self) -> None:
+        machine, _ = await self.booted()
+        address = self.record(machine).private_ip
+        for name, seconds, begin in (
+            ("stop", "0.6", self.client().stop),
+            ("suspend", "0.6", self.client().suspend),
+        ):
+            self.tuning.set("start_while_suspending", "refused")
+            self.tuning.set(name, seconds)
+            await begin("users", str(machine.machine_id))
+            self.forget_calls()
+            started = await self.provider.start(
+                replace(machine, state=MachineState.SUSPENDED), TOKEN
+            )
+            await self.until(machine, "started")
+            self.assertEqual(
+                (started.address.host, self.calls().count("machines.wait")), (address, 1)
+            )
+            self.assertLessEqual(
+                self.calls().count("machines.start"), 20, "still active for a while"
+            )
+
+    async def test_a_machine_whose_config_is_being_replaced(self) -> None:
+        machine, _ = await self.booted()
+        await self.provider.stop(machine)
+        self.tuning.set("replace", "0.5")
+        client, found = self.client(), self.record(machine)
+        shown = await client.machine("users", str(machine.machine_id))
+        await client.update_machine("users", shown, found.config)
+        self.forget_calls()
+        await self.provider.start(replace(machine, state=MachineState.SUSPENDED), TOKEN)
+        await self.until(machine, "started")
+        self.assertEqual(self.calls().count("machines.wait"), 1)
+
+    async def test_a_suspended_machine_that_has_lost_its_memory_boots(self) -> None:
+        machine, first = await self.asleep()
+        self.tuning.set("snapshot_loss", "1")
+        started = await self.provider.start(machine, TOKEN)
+        await self.until(machine, "started")
+        self.assertEqual(started.address, first.address)
+        self.assertIs(
+            (await self.provider.follow(replace(machine, address=started.address), False)).state,
+            MachineState.RUNNING,
+        )
+
+    async def test_a_boot_that_fails_is_told_at_once(self) -> None:
+        machine = await made(self.provider, somebody(), TOKEN)
+        self.tuning.set("failed_start", "1")
+        started = await self.provider.start(machine, TOKEN)
+        machine = replace(machine, address=started.address)
+        self.forget_calls()
+        seen = await self.provider.follow(machine, False)
+        self.assertIs(seen.state, MachineState.STOPPED)
+        self.assertEqual(self.calls(), ["machines.wait", "machines.get"])
+
+    async def test_a_machine_that_was_moved_as_it_came_up_is_found_again(self) -> None:
+        machine, first = await self.booted()
+        machine = replace(machine, address=first.address)
+        self.emulator.parts.migration.migrate(self.record(machine))
+        seen = await self.provider.follow(machine, True)
+        self.assertNotEqual(seen.address, first.address)
+        self.assertEqual(str(seen.address.host), self.record(machine).private_ip)
+
     async def test_a_boot_that_failed(self) -> None:
         machine = await made(self.provider, somebody(), TOKEN)
         self.tuning.set("failed_start", "1")
