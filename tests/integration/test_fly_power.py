@@ -203,7 +203,7 @@ class StartTests(Case):
     async def test_a_machine_that_was_moved_as_it_came_up_is_found_again(self) -> None:
         machine, first = await self.booted()
         machine = replace(machine, address=first.address)
-        self.emulator.parts.migration.migrate(self.record(machine))
+        self.emulator.parts.operators.deeds()["migrate"](self.record(machine))
         seen = await self.provider.follow(machine, True)
         self.assertNotEqual(seen.address, first.address)
         self.assertEqual(str(seen.address.host), self.record(machine).private_ip)
