@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +31,18 @@ REDACTED = "redacted"
 
 STOCK_KEY = "matrix_stock"
 """Metadata of a machine without a user, instead of whose it is: its place in stock."""
+
+_IMAGE = re.compile(
+    r"""
+      (?: [a-zA-Z0-9] [a-zA-Z0-9.-]* (?: :[0-9]+ )? / )?             # a registry
+      [a-z0-9]+ (?: [._/-]+ [a-z0-9]+ )*                              # a name
+      (?: : [A-Za-z0-9_] [A-Za-z0-9_.-]{0,127} )?                     # a tag
+      (?: @ [a-z0-9]+ : [0-9a-f]{32,} )?                              # a digest
+    """,
+    re.VERBOSE,
+)
+"""References as registries take them (OCI distribution specification, section 2), near enough to
+find what was mistyped."""
 
 _NOBODY = UserId("00000000-0000-4000-8000-000000000000")
 
@@ -118,9 +131,15 @@ class FlyPlans:
 
     def __init__(self, place: FlyPlace) -> None:
         """
-        @raise ConfigurationError: the template cannot be read, or describes no machine.
+        @raise ConfigurationError: the template cannot be read, or describes no machine; the image
+            is none; there are no machines of a size.
         """
         self.place = place
+        if not _IMAGE.fullmatch(place.image):
+            raise ConfigurationError(
+                f"MATRIX_FLY_IMAGE: {place.image!r} is no image: write REGISTRY/NAME:TAG, as in "
+                "registry.fly.io/example-users:2026-11-23"
+            )
         try:
             self._template = place.template.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
