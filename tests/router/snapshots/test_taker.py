@@ -86,6 +86,12 @@ class Daemons:
         return daemon.memory
 
 
+def _let_go(taker: Taker) -> None:
+    """End what is under way, without a word to anybody."""
+    for working in list(taker._working):
+        working.cancel()
+
+
 class TakerTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
@@ -116,6 +122,7 @@ class TakerTestCase(SynchronousTestCase):
             registry,
             chance=lambda: 0.0,
         )
+        self.addCleanup(_let_go, taker)
         return taker, Timetable(fleet, routes, taker, registry, INTERVAL)
 
     def now(self, coroutine: Any) -> Any:
@@ -337,8 +344,7 @@ class TroubleTests(TakerTestCase):
 
     def crash(self) -> None:
         """The router is there no more."""
-        for working in list(self.taker._working):
-            working.cancel()
+        _let_go(self.taker)
 
     def test_one_whose_router_was_stopped_is_looked_after_at_once(self) -> None:
         daemon = self.begun()
