@@ -214,10 +214,8 @@ class Backups:
             if ran.stopped:
                 raise Failed("the daemon stops", True)
             fault = explain(ran.code, ran.complaint)
-            mend = self._mend(fault)
-            if mend is None or mend in mended:
+            if not self._mend(fault, mended):
                 raise Failed(fault.reason, fault.retry)
-            mended.add(mend)
 
     def _noted(self, arguments: Sequence[str], said: Callable[[dict[str, Any]], None]) -> Ran:
         self._volume.in_use.touch()
@@ -226,19 +224,21 @@ class Backups:
             self._volume.in_use.unlink(missing_ok=True)
         return ran
 
-    def _mend(self, fault: Fault) -> str | None:
-        """What was done about it."""
-        if fault.locked:
+    def _mend(self, fault: Fault, mended: set[str]) -> bool:
+        """Whether something was done about it that was not done before."""
+        if fault.locked and "lock" not in mended:
             # Removes only locks that nobody holds any more.
             self._restic.run("unlock")
-            return "unlocked"
-        if fault.no_repository and self._is_first():
+            mended.add("lock")
+            return True
+        if fault.no_repository and "repository" not in mended and self._is_first():
             ran = self._restic.run("init")
             if ran.code:
                 again = explain(ran.code, ran.complaint)
                 raise Failed(f"the repository cannot be begun: {again.reason}", again.retry)
-            return "begun"
-        return None
+            mended.add("repository")
+            return True
+        return False
 
     def _is_first(self) -> bool:
         """

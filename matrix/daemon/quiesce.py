@@ -42,6 +42,8 @@ TICK = 0.05
 """Seconds: two writes within less may bear the same time (a kernel's tick is up to 10 ms)."""
 HEAD = 100
 """Bytes of a database's header; the counter in it goes up with each change."""
+PATIENCE = 1.0
+"""Seconds that one step waits for a lock, before it is looked whether the time is up."""
 PAUSE = 0.02
 """Seconds between two steps that met a lock."""
 
@@ -275,7 +277,7 @@ def _copy(source: bytes, target: bytes) -> None:
 
 
 def _opened(path: bytes, mode: str) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{quote(path)}?mode={mode}", uri=True, isolation_level=None)
+    return sqlite3.connect(f"file:{quote(path)}?mode={mode}", uri=True, timeout=PATIENCE)
 
 
 def _sync(data: bytes) -> None:

@@ -53,15 +53,14 @@ class HomeCase(ResticCase):
     Mix-in for trial: L{boot} daemons that have snapshots. Set C{reactor}.
     """
 
-    async def open_doors(self) -> None:
-        """Serve the router; to be called at the end of C{setUp}."""
+    async def open_doors(self, shape: Shape = Shape()) -> None:  # noqa: B008 -- it is frozen
+        """Serve the router, with an empty store; to be called at the end of C{setUp}."""
         self.store = MemoryStore()
-        self.shape = Shape()
-        repositories = Repositories(self.store, self.credentials(), self.reactor, self.shape)
+        repositories = Repositories(self.store, self.credentials(), self.reactor, shape)
         self.router = RouterTwin(repositories)
         await self.serve(self.router)
         self.top = self.folder / "machine"
-        self.top.mkdir()
+        self.top.mkdir(exist_ok=True)
 
     def credentials(self) -> Any:
         """Who is let in to repositories."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import sqlite3
 import time
@@ -13,8 +15,10 @@ from contextlib import closing
 from pathlib import Path
 
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
+from matrix.snapshots import Shape
 from matrix.testing.daemon_process import DaemonProcess
 from matrix.testing.home_case import HomeCase
 from matrix.testing.restic import ALICE
@@ -103,6 +107,53 @@ class TakingTests(HomeCase, TestCase):
         events = await self.snapshot(daemon, unless_unchanged=True)
         self.assertEqual(events[-1]["kind"], "done")
 
+    async def test_killed_amid_a_backup_it_takes_the_next_one(self) -> None:
+        daemon = self.boot()
+        await self.ready(daemon)
+        (daemon.root / "large").write_bytes(os.urandom(30_000_000))
+        call = self.call(daemon, "POST", "/-/snapshot", {"cause": "interval"})
+        began = Deferred.fromCoroutine(call)
+        await self.until_backing_up(daemon)
+        status, _, content = await self.call(daemon, "POST", "/-/snapshot", {"cause": "suspend"})
+        self.assertEqual((status, json.loads(content)["reason"]), (409, "running"))
+        daemon.process.kill()
+        with contextlib.suppress(EOFError, OSError):
+            await began
+        daemon.process.wait()
+        again = self.boot()
+        await self.ready(again)
+        snapshot = await self.taken(again)
+        self.assertEqual((await self.done("list", "locks")).out, "")
+        await self.sound()
+        _, _, content = await self.call(again, "GET", "/v1/snapshots")
+        self.assertIn(snapshot, [each["id"] for each in json.loads(content)["snapshots"]])
+
+    async def until_backing_up(self, daemon: DaemonProcess) -> None:
+        for _ in range(400):
+            _, _, content = await self.call(daemon, "GET", "/-/snapshot")
+            running = json.loads(content)["running"]
+            if running and running["bytes_done"]:
+                return
+            await self.aside(time.sleep, 0.02)
+        self.fail("no bytes were backed up")
+
+    async def test_full_quota_is_told_at_once_and_needs_somebody(self) -> None:
+        await self.open_doors(Shape(quota=100_000))
+        daemon = self.boot()
+        await self.ready(daemon)
+        (daemon.root / "large").write_bytes(os.urandom(3_000_000))
+        *_, last = await self.snapshot(daemon)
+        self.assertEqual((last["kind"], last["retry"]), ("failed", False))
+        self.assertIn("quota", last["reason"])
+
+    async def test_without_snapshots_the_routes_say_so(self) -> None:
+        daemon = self.boot(MATRIX_RESTIC_REPOSITORY="")
+        await self.ready(daemon)
+        for method, path in (("POST", "/-/snapshot"), ("GET", "/v1/snapshots")):
+            status, _, content = await self.call(daemon, method, path, {})
+            self.assertEqual(status, 501)
+            self.assertIn("MATRIX_RESTIC_REPOSITORY", json.loads(content)["detail"])
+
 
 class RestoringTests(HomeCase, TestCase):
     reactor = reactor
@@ -131,6 +182,42 @@ class RestoringTests(HomeCase, TestCase):
 
     def left_over(self, data: Path) -> list[str]:
         return [p.name for p in (data / ".matrix").iterdir() if p.name not in KEPT]
+
+    async def test_until_it_is_home_it_says_how_far_it_is(self) -> None:
+        first = self.boot()
+        await self.ready(first)
+        (first.root / "large").write_bytes(os.urandom(40_000_000))
+        await self.taken(first)
+        await self.aside(first.stop)
+        self.router.down = True
+        second = self.boot(self.moved_house())
+        said = await self.answers(second, "waiting")
+        self.assertIn("restoring; waiting=the router answered 503", said[-1])
+        self.router.down = False
+        said = await self.answers(second, "whole")
+        amounts = [re.match(r"restoring; done=(\d+); total=(\d+)$", each) for each in said]
+        done = [(int(each[1]), int(each[2])) for each in amounts if each]
+        self.assertIn(40_000_000, [total for _, total in done])
+        self.assertGreater(len({amount for amount, _ in done}), 2)
+        self.assertEqual((second.root / "large").stat().st_size, 40_000_000)
+
+    async def answers(self, daemon: DaemonProcess, until: str) -> list[str]:
+        """What it says of itself until that is among it, or until it serves."""
+        said: list[str] = []
+        for _ in range(1000):
+            try:
+                status, fields, _ = await self.call(daemon, "GET", "/healthz")
+            except OSError:
+                await self.aside(time.sleep, 0.02)
+                continue
+            if status == 200:
+                return said
+            self.assertEqual((status, fields["retry-after"]), (503, "1"))
+            said.append(fields["matrix-machine"])
+            await self.aside(time.sleep, 0.02)
+            if until in said[-1]:
+                return said
+        raise AssertionError(said[-1])
 
     async def test_killed_at_any_moment_it_comes_home_at_the_next_boot(self) -> None:
         first = self.boot()
