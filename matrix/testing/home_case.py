@@ -31,6 +31,8 @@ class RouterTwin:
         self._repositories = repositories
         self.point: str | None = None
         """The newest good snapshot."""
+        self.size: int | None = None
+        """Bytes that it holds, if that is known."""
         self.down = False
         """Whether everything is answered 503."""
         self.asked = 0
@@ -45,7 +47,8 @@ class RouterTwin:
         assert exchange.request.path == f"/machine/v1/{ALICE}/restore".encode()
         assert exchange.request.get(b"authorization") == f"Bearer {_ROUTER_TOKEN}".encode()
         self.asked += 1
-        send_json(exchange, {"snapshot": self.point, "at": None})
+        told = {"snapshot": self.point, "at": None, "bytes_total": self.size}
+        send_json(exchange, told)
 
 
 class HomeCase(ResticCase):
@@ -120,5 +123,5 @@ class HomeCase(ResticCase):
         """Have it take a snapshot, which must succeed; its id. The router knows of it."""
         *_, last = await self.snapshot(daemon, **wanted)
         assert last["kind"] == "done", last
-        self.router.point = last["snapshot"]
+        self.router.point, self.router.size = last["snapshot"], last["bytes_total"]
         return str(last["snapshot"])

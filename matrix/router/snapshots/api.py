@@ -133,7 +133,8 @@ class SnapshotsApi:
             send_json(exchange, {"snapshot": wanted, "at": None})
         elif newest is not None:
             at = time_json(newest.finished_at)
-            send_json(exchange, {"snapshot": newest.restic_id, "at": at})
+            told = {"snapshot": newest.restic_id, "at": at, "bytes_total": newest.bytes_total}
+            send_json(exchange, told)
         else:
             send_json(exchange, {"snapshot": None, "at": None})
 
