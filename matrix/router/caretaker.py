@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -38,6 +38,8 @@ BUSY_AGAIN = 900.0
 """Seconds after which a repository is tried again in which somebody works."""
 FAILED_AGAIN = 900.0
 """Seconds, doubled with each failure in a row up to a day."""
+LONGEST_SECONDS = 6 * 3600.0
+"""For one thing with one user: a terabyte at 50 MB/s."""
 MOST_SNAPSHOTS = 10_000
 """Of one user, with failed attempts: a day has 288 of them, and few are kept for longer."""
 SETTLED = "upkeep"
@@ -45,7 +47,7 @@ SETTLED = "upkeep"
 
 _log = Logger()
 
-_FORESEEN = (ResticFailed, Damaged, StoreUnavailable, ProviderError, OSError)
+_FORESEEN = (ResticFailed, Damaged, StoreUnavailable, ProviderError, OSError, TimeoutError)
 
 
 class NotNow(Exception):
@@ -180,19 +182,16 @@ class Caretaker:
         }[chore]
         outcome = "done"
         try:
-            again, facts, detail = await carry_out(row)
+            working = Deferred.fromCoroutine(carry_out(row))
+            again, facts, detail = await working.addTimeout(LONGEST_SECONDS, self._clock)
+        except (CancelledError, DirectoryUnavailable):
+            raise
         except (RepositoryBusy, NotNow, StaleRow):
             outcome = "busy"
             await upkeep.put_off(user_id, self._owner, chore, BUSY_AGAIN)
-        except _FORESEEN as error:
+        except Exception as error:  # noqa: BLE001 -- one user's must not keep all others waiting
             outcome = "failed"
-            _log.error(
-                "keeping.failed: {chore} of {user}: {error}", chore=chore, user=user_id, error=error
-            )
-            before = row.failures if row.trouble_of == chore else 0
-            again = min(FAILED_AGAIN * 2.0**before, DAY)
-            await upkeep.failed(user_id, self._owner, chore, again, f"{chore}: {error}")
-            await self._record(user_id, f"{chore}-failed", {"reason": str(error)})
+            await self._note_failure(chore, row, error)
         else:
             await upkeep.done(user_id, self._owner, chore, again, facts)
             if detail is None:
@@ -201,6 +200,20 @@ class Caretaker:
                 seconds = round(self._clock.seconds() - began, 1)
                 await self._record(user_id, chore.value, {**detail, "seconds": seconds})
         self._registry.counter(series.UPKEEP, chore.value, outcome).value += 1
+
+    async def _note_failure(self, chore: Chore, row: Upkeep, error: Exception) -> None:
+        why = f"it took longer than {LONGEST_SECONDS / 3600:g} h" if _is_late(error) else str(error)
+        if isinstance(error, _FORESEEN):
+            _log.error(
+                "keeping.failed: {chore} of {user}: {why}", chore=chore, user=row.user_id, why=why
+            )
+        else:
+            _log.failure("keeping.failed: {chore} of {user}", chore=chore, user=row.user_id)
+        before = row.failures if row.trouble_of == chore else 0
+        again = min(FAILED_AGAIN * 2.0**before, DAY)
+        told = f"{chore}: {why or type(error).__name__}"
+        await self._directory.upkeep.failed(row.user_id, self._owner, chore, again, told)
+        await self._record(row.user_id, f"{chore}-failed", {"reason": why})
 
     # Each gives: when again, what is kept in the row, and what is told of it (None: nothing).
 
@@ -248,6 +261,10 @@ class Caretaker:
 
 
 _Came = tuple[float, Mapping[str, object], Mapping[str, object] | None]
+
+
+def _is_late(error: Exception) -> bool:
+    return isinstance(error, TimeoutError)
 
 
 def _broken_off(failure: Failure) -> None:

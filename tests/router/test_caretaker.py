@@ -139,6 +139,23 @@ class CaretakerTests(SynchronousTestCase):
         self.assertEqual((self.row().trouble, self.row().failures), (None, 0))
         self.assertEqual(self.registry.gauge(series.UPKEEP_TROUBLED).value, 0)
 
+    def test_what_nobody_foresaw_keeps_no_others_waiting(self) -> None:
+        self.keeper.error = ZeroDivisionError("of ours")
+        self.assertEqual(self.round(), ["thin", "scrub"])
+        self.assertEqual(self.row().trouble, "scrub: of ours")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
+    def test_what_takes_for_ever_is_given_up(self) -> None:
+        self.keeper.waiting = Deferred()
+        first = Deferred.fromCoroutine(self.caretaker.round())
+        self.clock.pump([30.0] * (6 * 120 - 1))
+        self.assertNoResult(first)
+        self.keeper.waiting = None
+        self.clock.advance(30)
+        self.successResultOf(first)
+        self.assertIn("thin-failed", str(self.events()))
+        self.assertEqual(self.row().trouble, "thin: it took longer than 6 h")
+
     def test_a_repository_in_use_is_left_for_a_while(self) -> None:
         self.keeper.error = RepositoryBusy("another works on it")
         self.assertEqual(self.round(), ["thin", "scrub"])
