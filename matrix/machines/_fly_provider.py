@@ -21,7 +21,7 @@ from matrix.machines._fly_making import Making
 from matrix.machines._fly_moving import Moving
 from matrix.machines._fly_patience import Patience
 from matrix.machines._fly_plans import REDACTED, USER_KEY, FlyPlans, Wanted
-from matrix.machines._fly_rates import Priority
+from matrix.machines._fly_rates import Priority, urgency
 from matrix.machines._fly_resting import Resting, remove
 from matrix.machines._fly_sight import Sight
 from matrix.machines._fly_starting import Starting
@@ -261,7 +261,8 @@ class FlyProvider:
         def wanted_at(region: str | None, size: str | None) -> Wanted:
             return plans.wanted(user_id, environment, region, size)
 
-        return Making(self._client, plans.place, patience, ledger, wanted_at)
+        priority = urgency(ledger.row.wake_cause)
+        return Making(self._client, plans.place, patience, ledger, wanted_at, priority)
 
     @asynccontextmanager
     async def _turn(self, user_id: UserId) -> AsyncIterator[Patience]:

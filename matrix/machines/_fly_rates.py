@@ -6,7 +6,7 @@ one call per second with a burst of three; reading a machine five per second, bu
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from heapq import heappop, heappush
@@ -31,6 +31,18 @@ class Priority(IntEnum):
     ALARM = 1
     SNAPSHOT = 2
     HOUSEKEEPING = 3
+
+
+_BY_CAUSE: Mapping[str | None, Priority] = {
+    "alarm": Priority.ALARM,
+    "snapshot": Priority.SNAPSHOT,
+    "survey": Priority.HOUSEKEEPING,
+}
+
+
+def urgency(cause: str | None) -> Priority:
+    """How urgent it is what is done to a machine for this cause (C{Machine.wake_cause})."""
+    return _BY_CAUSE.get(cause, Priority.WAKE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,6 +203,8 @@ class Rousing:
         """Make the machine: the row tells of it first, so that a crash leaks nothing."""
         fleet = self._fleet
         self._route.enter("provisioning")
+        # By the cause the provider knows how urgent it is.
+        claim = {"wake_cause": self._route.cause, **fleet.claim()}
         if machine.state is MachineState.LOST:
             machine = await fleet.advance(
                 machine,
@@ -210,12 +212,12 @@ class Rousing:
                 machine_id=None,
                 address=None,
                 boot_id=None,
-                **fleet.claim(),
+                **claim,
             )
         elif machine.state is MachineState.PROVISIONING:
-            machine = await fleet.directory.change(machine, **fleet.claim())
+            machine = await fleet.directory.change(machine, **claim)
         else:  # an earlier attempt failed before there was a machine
-            machine = await fleet.advance(machine, LifecycleEvent.WAKE, **fleet.claim())
+            machine = await fleet.advance(machine, LifecycleEvent.WAKE, **claim)
         row = fleet.row(machine)
         machine_id: str = await fleet.ask(row, placing.made(fleet, row))
         if row.machine.machine_id == machine_id:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from twisted.logger import Logger
@@ -80,7 +81,8 @@ class Strays:
                 row = await self._directory.change(row, **fleet.claim())
             writer = fleet.row(row)
             environment = fleet.environment(row)
-            machine_id = await fleet.provider.provision(row, environment, writer.keep)
+            wanted = replace(row, wake_cause="survey")  # nobody waits for it
+            machine_id = await fleet.provider.provision(wanted, environment, writer.keep)
             await fleet.settle(writer.machine, LifecycleEvent.DIED, machine_id=machine_id)
         except StaleRow:
             return  # somebody is at it

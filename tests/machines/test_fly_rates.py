@@ -9,9 +9,17 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from matrix.machines import _fly_rates
-from matrix.machines._fly_rates import READING, USUAL, Priority, Rate, RateLimiter
+from matrix.machines._fly_rates import READING, USUAL, Priority, Rate, RateLimiter, urgency
 
 WAKE, HOUSEKEEPING = Priority.WAKE, Priority.HOUSEKEEPING
+
+
+class UrgencyTests(SynchronousTestCase):
+    def test_somebody_who_waits_comes_first_and_nobody_last(self) -> None:
+        causes = ("request", "alarm", "snapshot", "survey")
+        self.assertEqual([urgency(cause) for cause in causes], sorted(Priority))
+        for cause in ("navigation", "websocket", "operator", None):
+            self.assertEqual(urgency(cause), WAKE)
 
 
 class LimiterTests(SynchronousTestCase):
