@@ -27,7 +27,7 @@ _PASSES: Mapping[str, str] = {
     "stopping": "stopped",
     "suspending": "suspended",
     "replacing": "stopped",
-    "updating": "stopped,started",
+    "updating": "settled",
 }
 """States in which Fly may refuse a start, and those that they lead to."""
 

@@ -174,12 +174,12 @@ class StockTests(StockCase):
 class FasterTests(StockCase):
     """What it is for."""
 
-    TUNING = QUICK | {"pull": "1.5"}
+    TUNING = QUICK | {"pull": "2", "replace": "0.3"}
     SIZE = 1
 
     async def test_claiming_is_faster_than_making(self) -> None:
         await self.stocking.fill()
-        await self.pause(1.6)  # until its image is there
+        await self.pause(2.1)  # until its image is there
         claimed, made = await self.seconds(), await self.seconds()
         self.assertLess(claimed, made - 1.0)
 
