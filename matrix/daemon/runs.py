@@ -83,6 +83,8 @@ class Runs:
         self.running: Run | None = None
         self.last: dict[str, Any] | None = backups.last()
         """The event that ended the last run, with its cause and time if it was in our life."""
+        self._good = self.last
+        """The event of the last good one."""
 
     def begin(self, cause: str, tags: Sequence[str], only_changes: bool) -> Run:
         """
@@ -105,22 +107,25 @@ class Runs:
             self._over(run, event)
 
         taking = self._in_thread(self._backups.take, [cause, *tags], only_changes, tell)
-        taking.addCallbacks(lambda taken: _told(run, taken), lambda failure: _failed(run, failure))
+        taking.addCallbacks(
+            lambda taken: self._told(run, taken), lambda failure: _failed(run, failure)
+        )
         taking.addCallback(over)
         taking.addErrback(lambda failure: _log.failure("ending a snapshot failed", failure=failure))
         return run
+
+    def _told(self, run: Run, taken: Taken | None) -> dict[str, Any]:
+        if taken is None:
+            # Who asks may have missed how that one ended.
+            return {"kind": "unchanged", "seconds": run.duration, "last": self._good}
+        self._good = {**asdict(taken), "seconds": run.duration}
+        return self._good
 
     def _over(self, run: Run, event: dict[str, Any]) -> None:
         self.running = None
         self.last = {**event, "cause": run.cause, "at": round(time.time(), 3)}
         run.tell(event)
         _log.info("snapshot.over {event}", event=event)
-
-
-def _told(run: Run, taken: Taken | None) -> dict[str, Any]:
-    if taken is None:
-        return {"kind": "unchanged", "seconds": run.duration}
-    return {**asdict(taken), "seconds": run.duration}
 
 
 def _failed(run: Run, failure: Failure) -> dict[str, Any]:

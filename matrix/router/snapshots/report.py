@@ -53,6 +53,9 @@ class Done:
 class Unchanged:
     """None was needed: nothing was written since the last good one."""
 
+    last: Done | None = None
+    """That one, if the daemon tells."""
+
 
 @dataclass(frozen=True, slots=True)
 class Failed:
@@ -99,7 +102,11 @@ def report_of(found: Mapping[str, Any]) -> Report:
         added, total = _number(found, "bytes_added"), _number(found, "bytes_total")
         return Done(name, added, total, found.get("partial") is True)
     if kind == "unchanged":
-        return Unchanged()
+        last = found.get("last")
+        # Only a good one is looked into: others could hold others without end.
+        is_good = isinstance(last, Mapping) and last.get("kind") == "done"
+        good = outcome_of(last) if is_good else None
+        return Unchanged(good if isinstance(good, Done) else None)
     if kind == "failed":
         reason = _text(found.get("reason"), REASON_LIMIT) or "the machine does not say why"
         return Failed(reason, found.get("retry") is not False)

@@ -128,7 +128,13 @@ class Run:
         cause = self.snapshot.cause
         for _ in range(TURNS):
             try:
-                return await self._daemons.take(self.place, cause, self._told, needed=needed)
+                outcome = await self._daemons.take(self.place, cause, self._told, needed=needed)
+                if not isinstance(outcome, Unchanged):
+                    return outcome
+                missed = await self._missed(outcome)
+                if missed is not None:
+                    return missed
+                needed = True
             except NoAnswer as error:
                 return await self._find_out(str(error))
             except UnderWay:
@@ -157,6 +163,17 @@ class Run:
                     return await self._news(memory.last) or Failed(why)
                 looks = 0
             await deferLater(self._clock, FOLLOW_INTERVAL)
+
+    async def _missed(self, outcome: Unchanged) -> Outcome | None:
+        """
+        What is to be written down though nothing has changed: the machine may have finished one
+        that we had given up, or that a router did not live to hear of. C{None}: there is none on
+        record at all, and so one must be taken.
+        """
+        if outcome.last is not None:
+            return await self._news(outcome.last) or outcome
+        newest = await patiently(self._clock, lambda: self._records.newest(self.user_id))
+        return outcome if newest is not None else None
 
     async def _news(self, last: Outcome | None) -> Outcome | None:
         """How a machine's last one ended, unless that is on record already."""

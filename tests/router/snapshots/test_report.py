@@ -19,6 +19,7 @@ from matrix.router.snapshots.report import (
     Unchanged,
     outcome_of,
     read_report,
+    report_of,
 )
 
 NAME = "0123456789abcdef" * 4
@@ -49,6 +50,16 @@ class ReportTests(SynchronousTestCase):
             read_report(line(kind="done", snapshot=NAME, partial=True)), Done(NAME, partial=True)
         )
         self.assertEqual(read_report(line(kind="unchanged", seconds=0.1)), Unchanged())
+        last = {"kind": "done", "snapshot": NAME, "bytes_total": 7}
+        self.assertEqual(
+            read_report(line(kind="unchanged", last=last)), Unchanged(Done(NAME, 0, 7))
+        )
+        for nothing in (None, {}, {"kind": "unchanged"}, {"kind": "done"}):
+            self.assertEqual(read_report(line(kind="unchanged", last=nothing)), Unchanged())
+        endless: dict[str, object] = {}
+        for _ in range(900):
+            endless = {"kind": "unchanged", "last": endless}
+        self.assertEqual(report_of(endless), Unchanged())
         failed = line(kind="failed", reason="no space left", retry=False)
         self.assertEqual(read_report(failed), Failed("no space left", retry=False))
 
@@ -76,7 +87,9 @@ class ReportTests(SynchronousTestCase):
         except Nonsense:
             return
         for value in (getattr(report, name) for name in report.__slots__):
-            if isinstance(value, str):
+            if isinstance(report, Unchanged):
+                self.assertIsInstance(value, Done | None)
+            elif isinstance(value, str):
                 self.assertTrue(value.isprintable())
                 self.assertLessEqual(len(value), REASON_LIMIT)
             elif not isinstance(value, bool):

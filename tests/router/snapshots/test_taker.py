@@ -213,10 +213,34 @@ class TimetableTests(TakerTestCase):
         self.go()
         self.let_pass(INTERVAL)
         self.go()
-        self.daemons.of(ALICE).answer(Unchanged())
-        self.assertEqual(self.rows(), [])
+        self.daemons.of(ALICE).answer(Done(NAME))
+        rows = self.rows()
+        self.let_pass(INTERVAL)
+        self.go()
+        self.daemons.of(ALICE).answer(Unchanged(Done(NAME)))
+        self.assertEqual(self.rows(), rows)
         self.assertEqual(self.due_in(), INTERVAL)
         self.assertEqual(self.counted("interval", "unchanged"), 1)
+
+    def test_one_that_was_finished_unheard_is_written_down_when_nothing_changed_since(self) -> None:
+        self.awake()
+        self.go()
+        self.let_pass(INTERVAL)
+        self.go()
+        self.daemons.of(ALICE).answer(Unchanged(Done(NAME, 3, 4)))
+        [row] = self.rows()
+        self.assertEqual((row.restic_id, row.bytes_total), (NAME, 4))
+
+    def test_nothing_changed_is_not_believed_while_none_is_on_record(self) -> None:
+        self.awake()
+        self.go()
+        self.let_pass(INTERVAL)
+        self.go()
+        daemon = self.daemons.of(ALICE)
+        daemon.answer(Unchanged())
+        self.assertEqual(daemon.asked, [("interval", False), ("interval", True)])
+        daemon.answer(Done(NAME))
+        self.assertEqual(self.rows()[0].restic_id, NAME)
 
     def test_a_partial_one_is_good_and_told_of(self) -> None:
         self.awake()
@@ -482,7 +506,7 @@ class RestTests(TakerTestCase):
         daemon = self.daemons.of(ALICE)
         daemon.answer(Done(NAME))
         self.assertEqual(daemon.asked, [("interval", False), ("suspend", False)])
-        daemon.answer(Unchanged())
+        daemon.answer(Unchanged(Done(NAME)))
         self.successResultOf(resting)
         self.assertIsNone(self.due_in())
 
