@@ -240,6 +240,7 @@ EXPORTS = {
         "choose",
         "find_restic",
         "span",
+        "sweep_drills",
     ],
     "testing": [],
 }

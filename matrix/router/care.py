@@ -15,7 +15,17 @@ from matrix.router.erasing import destroy_machine
 from matrix.router.reverting import Reverting
 from matrix.router.vault import keeping_place
 from matrix.settings import Settings
-from matrix.snapshots import Desk, Keeper, Rules, S3Place, S3Store, Shape, find_restic, span
+from matrix.snapshots import (
+    Desk,
+    Keeper,
+    Rules,
+    S3Place,
+    S3Store,
+    Shape,
+    find_restic,
+    span,
+    sweep_drills,
+)
 
 _log = Logger()
 
@@ -43,6 +53,9 @@ class Care:
             _log.error("snapshots are not looked after: {error}", error=error)
             return
         place = keeping_place(settings, place)
+        deferToThread(sweep_drills).addErrback(
+            lambda failure: _log.failure("what drills left is not removed", failure)
+        )
         self._store = store = S3Store(place, engine.reactor)
         store.start()
         desk = Desk(place, Shape().prefix)

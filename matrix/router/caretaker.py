@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
@@ -238,8 +236,7 @@ class Caretaker:
         return again, {}, {"files": scrubbed.files, "bytes": scrubbed.bytes}
 
     async def _drill(self, row: Upkeep) -> _Came:
-        with tempfile.TemporaryDirectory(prefix="matrix-drill-") as folder:
-            drilled = await self._keeper.drill(row.user_id, Path(folder) / "restored")
+        drilled = await self._keeper.drill(row.user_id)
         if drilled is None:
             return 0.0, {"drill_seconds": None, "drill_bytes": None}, None
         await self._directory.snapshots.verified(row.user_id, (drilled.snapshot,))

@@ -2,7 +2,7 @@
 
 from matrix.snapshots._admission import MachineAdmission
 from matrix.snapshots._bucket import Keeping
-from matrix.snapshots._drill import Drilled
+from matrix.snapshots._drill import Drilled, sweep_drills
 from matrix.snapshots._memory import MemoryStore
 from matrix.snapshots._s3 import S3Store
 from matrix.snapshots._s3_wire import S3Place
@@ -45,4 +45,5 @@ __all__ = [
     "choose",
     "find_restic",
     "span",
+    "sweep_drills",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +14,7 @@ from typing import Any
 
 from twisted.internet.threads import deferToThreadPool
 
+from matrix.processes import find
 from matrix.snapshots.restic import Restic, ResticFailed, leftover
 
 SPARE = 1.1
@@ -23,6 +25,10 @@ CLOCK = 1e-3
 
 TOLD = 5
 """Differences that are named."""
+
+
+SCRATCH = "matrix-drill-"
+"""What the names of folders of drills begin with; the process's id follows."""
 
 
 class Different(ResticFailed):
@@ -73,6 +79,26 @@ class Drill:
     async def _in_thread(self, function: Any, *arguments: Any) -> Any:
         reactor = self._reactor
         return await deferToThreadPool(reactor, reactor.getThreadPool(), function, *arguments)
+
+
+def scratch_folder() -> Path:
+    """A new folder for a drill of this process, closed to others."""
+    return Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{os.getpid()}-"))
+
+
+def sweep_drills(place: Path | None = None) -> int:
+    """
+    Remove what drills of processes that were killed have left: it is some user's data.
+
+    @return: how many there were.
+    """
+    count = 0
+    for folder in (place or Path(tempfile.gettempdir())).glob(f"{SCRATCH}*"):
+        number = folder.name.removeprefix(SCRATCH).partition("-")[0]
+        if number.isdigit() and find(int(number)) is None and folder.stat().st_uid == os.geteuid():
+            leftover(folder)
+            count += 1
+    return count
 
 
 def make_room(folder: Path, size: int) -> None:

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -15,7 +14,7 @@ from twisted.logger import Logger
 
 from matrix.errors import NotFound
 from matrix.model import UserId
-from matrix.snapshots._drill import Drill, Drilled
+from matrix.snapshots._drill import Drill, Drilled, scratch_folder
 from matrix.snapshots._places import Keys, Kind, name_of
 from matrix.snapshots.interfaces import IObjectStore, Stored, StoreUnavailable, WrongContent
 from matrix.snapshots.restic import Desk, Restic
@@ -202,17 +201,19 @@ class Keeper:
 
     # trying
 
-    async def drill(self, user_id: UserId, folder: Path) -> Drilled | None:
+    async def drill(self, user_id: UserId) -> Drilled | None:
         """
         Restore the newest snapshot and look at what comes. C{None} if there is none.
 
-        @param folder: for what is restored; it is made, and removed afterwards.
-        @raise Damaged: what came is not what was stored.
-        @raise ResticFailed: nothing came.
+        @raise ResticFailed: nothing came, or it is not what was stored.
         """
         if not await self._snapshots(Keys(self._desk.prefix, user_id)):
             return None
-        return await Drill(self._reactor, self.restic(user_id), folder).run()
+        folder = scratch_folder()
+        try:
+            return await Drill(self._reactor, self.restic(user_id), folder / "restored").run()
+        finally:
+            folder.rmdir()  # it is empty: what was restored is gone
 
     # erasing
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,6 +30,7 @@ from matrix.snapshots import (
     Shelf,
     choose,
 )
+from matrix.snapshots._drill import SCRATCH, sweep_drills
 from matrix.snapshots._places import Keys
 from matrix.snapshots._s3_wire import S3Place
 from matrix.snapshots.interfaces import Reading
@@ -123,10 +125,8 @@ class KeeperTests(ResticCase, TestCase):
     async def test_nothing_there(self) -> None:
         self.assertEqual(await self.keeper.thin(self.bob, None, {}), Thinned(frozenset(), 0, ""))
         self.assertIsNone(await self.keeper.scrub(self.bob))
-        self.assertIsNone(await self.keeper.drill(self.bob, self.folder / "drill"))
-        self.assertIsNone(
-            await self.keeper.drill(self.alice, self.folder / "drill"), "an empty one"
-        )
+        self.assertIsNone(await self.keeper.drill(self.bob))
+        self.assertIsNone(await self.keeper.drill(self.alice), "an empty one")
         self.assertEqual(await self.keeper.erase(self.bob), 0)
 
     async def test_busy_while_a_backup_runs(self) -> None:
@@ -213,13 +213,17 @@ class KeeperTests(ResticCase, TestCase):
         (self.source / "link").symlink_to("nowhere")
         await self.snapshot()
         (self.source / "closed").chmod(0o700)
-        folder = self.folder / "drill" / "restored"
-        drilled = await self.keeper.drill(self.alice, folder)
+        drilled = await self.keeper.drill(self.alice)
         assert drilled is not None
         self.assertEqual(drilled.snapshot, (await self.ids())[-1])
         self.assertEqual(drilled.bytes, 600_001)
         self.assertGreater(drilled.seconds, 0)
-        self.assertFalse(folder.exists())
+        self.assert_nothing_left()
+
+    def assert_nothing_left(self) -> None:
+        """No drill of ours has left anything."""
+        prefix = f"{SCRATCH}{os.getpid()}-"
+        self.assertEqual([*Path(tempfile.gettempdir()).glob(f"{prefix}*")], [])
 
     async def test_a_drill_that_cannot_be(self) -> None:
         self.fill(1, 200_000)
@@ -227,10 +231,16 @@ class KeeperTests(ResticCase, TestCase):
         for pack in await self.keys_below(f"{self.keys.root}data/"):
             size = await self.store.size(pack)
             await self.put(pack, b"x" * (size or 0))
-        folder = self.folder / "drill"
-        said = await self.raises(ResticFailed, self.keeper.drill(self.alice, folder))
+        said = await self.raises(ResticFailed, self.keeper.drill(self.alice))
         self.assertIn("restic", said)
-        self.assertFalse(folder.exists())
+        self.assert_nothing_left()
+
+    async def test_what_a_killed_drill_left_is_swept(self) -> None:
+        for number in (2**22 + 1, os.getpid()):
+            (self.folder / f"{SCRATCH}{number}-x" / "closed").mkdir(parents=True, mode=0o500)
+        self.assertEqual(sweep_drills(self.folder), 1)
+        left = [one.name for one in self.folder.glob(f"{SCRATCH}*")]
+        self.assertEqual(left, [f"{SCRATCH}{os.getpid()}-x"])
 
     async def test_erased(self) -> None:
         self.fill(3, 200_000)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -48,7 +47,7 @@ class FakeKeeper:
         await self._do("scrub")
         return Scrubbed(10, 1000, ("a",))
 
-    async def drill(self, who: UserId, folder: Path) -> Drilled:
+    async def drill(self, who: UserId) -> Drilled:
         await self._do("drill")
         return Drilled("a", 5, 1 << 30, 12.5)
 
