@@ -146,17 +146,10 @@ class Reconciler:
             route.used_elsewhere = 0.0  # long ago: the next look at idle machines sees to it
         elif route is None or route.phase == "resting":
             present = await self._directory.machine(machine.user_id)
-            if (
-                present is not None
-                and present.state is _S.RUNNING
-                and not await self._busy(present)
-            ):
+            if present is None or present.state is not _S.RUNNING:
+                return
+            if not await self._fleet.leases.hold(present):
                 await put_away(self._fleet, present, UNANSWERING)
-
-    async def _busy(self, machine: Machine) -> bool:
-        leases = self._fleet.leases
-        busy = await leases.of([machine.user_id])
-        return leases.counts(busy.get(machine.user_id), machine)
 
     async def _correct(self, machine: Machine, observed: Observed) -> None:
         state = next_state(machine.state, _event(machine.state, observed.state))

@@ -11,7 +11,7 @@ from matrix.directory import DirectoryUnavailable
 from matrix.machines import ProviderError
 from matrix.model import MachineState, UserId
 from matrix.router.owners import this_router
-from matrix.router.reconcile import PAGE, Reconciler
+from matrix.router.reconcile import PAGE, UNANSWERING, Reconciler
 from tests.router.world import ALICE, World, run
 
 S = MachineState
@@ -172,3 +172,75 @@ class PassTests(SynchronousTestCase):
     def test_an_outage_ends_the_pass(self) -> None:
         self.world.store.lose()
         self.assertIsInstance(run(self.reconciler.run())[0], DirectoryUnavailable)
+
+
+class OverdueTests(SynchronousTestCase):
+    """Of a provider that can be surveyed only those that should sleep are looked at."""
+
+    def setUp(self) -> None:
+        self.world = World()
+        self.world.provider_twin.surveys = True
+        self.reconciler = reconciler_of(self.world)
+
+    def forsaken(self, ago: float = 100.0) -> None:
+        """Alice's machine runs, and the router that knew of it is no more."""
+        self.world.awake()
+        self.world.route().machine.lost()
+        self.world.routes._routes.clear()
+        used = datetime.fromtimestamp(self.world.clock.seconds() - ago, UTC)
+        run(self.world.store.change(self.world.row(), last_active_at=used))
+
+    def reconcile(self) -> None:
+        reconciling = run(self.reconciler.run())
+        self.world.let_pass(3.0)
+        self.assertEqual(reconciling, [None])
+
+    def test_one_that_nobody_put_to_sleep_in_time_is(self) -> None:
+        self.forsaken()
+        self.reconcile()
+        self.assertIsNotNone(self.world.route().backend)
+        run(self.world.idle.sweep())
+        self.world.let_pass(1.0)
+        self.assertEqual(self.world.row().state, S.SUSPENDED)
+        self.assertEqual(self.world.row().suspend_cause, "idle")
+
+    def test_others_are_not_even_looked_at(self) -> None:
+        self.forsaken(ago=30.0)
+        self.reconcile()
+        self.assertEqual(self.world.asked("inspect"), 0)
+        self.assertEqual(len(self.world.routes), 0)
+
+    def test_nor_is_one_that_this_router_watches(self) -> None:
+        self.forsaken()
+        self.reconcile()
+        asked = self.world.asked("inspect")
+        self.reconcile()
+        self.assertEqual(self.world.asked("inspect"), asked)
+
+    def test_one_that_answers_nobody_is_put_to_sleep_all_the_same(self) -> None:
+        self.forsaken()
+        self.world.place().deaf = True
+        self.reconcile()
+        row = self.world.row()
+        self.assertEqual((row.state, row.suspend_cause), (S.SUSPENDED, UNANSWERING))
+        self.assertEqual(self.world.real(), S.SUSPENDED)
+
+    def test_unless_it_said_that_it_is_busy(self) -> None:
+        self.forsaken()
+        self.world.place().deaf = True
+        run(self.world.store.busy.hold(ALICE, "indexing", 3600.0, 3600.0))
+        self.reconcile()
+        self.assertEqual(self.world.row().state, S.RUNNING)
+
+    def test_one_that_ended_is_stopped(self) -> None:
+        self.forsaken()
+        self.world.fleet_twin.machines[ALICE].state = S.STOPPED
+        self.reconcile()
+        self.assertEqual(self.world.row().state, S.STOPPED)
+
+    def test_what_is_never_put_to_sleep_is_left_alone(self) -> None:
+        self.forsaken()
+        self.world.provider_twin.sleeps = False
+        self.reconcile()
+        self.assertEqual(self.world.row().state, S.RUNNING)
+        self.assertEqual(self.world.asked("inspect"), 0)
