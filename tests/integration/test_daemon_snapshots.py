@@ -95,12 +95,6 @@ class TakingTests(HomeCase, TestCase):
         state = json.loads(content)
         self.assertIsNone(state["running"])
         self.assertEqual(state["last"]["snapshot"], last["snapshot"])
-
-    async def test_unchanged_data_are_not_read_again(self) -> None:
-        daemon = self.boot()
-        await self.ready(daemon)
-        (daemon.root / "f").write_text("1")
-        await self.taken(daemon)
         events = await self.snapshot(daemon, unless_unchanged=True)
         self.assertEqual(events[-1]["kind"], "unchanged")
         (daemon.data / ".profile").write_text("outside the workspace")
@@ -108,6 +102,7 @@ class TakingTests(HomeCase, TestCase):
         self.assertEqual(events[-1]["kind"], "done")
 
     async def test_killed_amid_a_backup_it_takes_the_next_one(self) -> None:
+        await self.begin_repository()
         daemon = self.boot()
         await self.ready(daemon)
         (daemon.root / "large").write_bytes(os.urandom(30_000_000))
@@ -139,6 +134,7 @@ class TakingTests(HomeCase, TestCase):
 
     async def test_full_quota_is_told_at_once_and_needs_somebody(self) -> None:
         await self.open_doors(Shape(quota=100_000))
+        await self.begin_repository()
         daemon = self.boot()
         await self.ready(daemon)
         (daemon.root / "large").write_bytes(os.urandom(3_000_000))
@@ -168,26 +164,17 @@ class RestoringTests(HomeCase, TestCase):
         top.mkdir()
         return top
 
-    async def test_what_was_there_is_there_again(self) -> None:
-        first = self.boot()
-        await self.ready(first)
-        furnish(first.data)
-        await self.taken(first)
-        before = listing(first.data)
-        await self.aside(first.stop)
-        second = self.boot(self.moved_house())
-        await self.ready(second)
-        self.assertEqual(listing(second.data), before)
-        self.assertEqual(self.left_over(second.data), [])
-
     def left_over(self, data: Path) -> list[str]:
         return [p.name for p in (data / ".matrix").iterdir() if p.name not in KEPT]
 
-    async def test_until_it_is_home_it_says_how_far_it_is(self) -> None:
+    async def test_what_was_there_is_there_again_and_until_then_it_says_how_far_it_is(self) -> None:
+        await self.begin_repository()
         first = self.boot()
         await self.ready(first)
+        furnish(first.data)
         (first.root / "large").write_bytes(os.urandom(40_000_000))
         await self.taken(first)
+        before = listing(first.data)
         await self.aside(first.stop)
         self.router.down = True
         second = self.boot(self.moved_house())
@@ -197,9 +184,10 @@ class RestoringTests(HomeCase, TestCase):
         said = await self.answers(second, "whole")
         amounts = [re.match(r"restoring; done=(\d+); total=(\d+)$", each) for each in said]
         done = [(int(each[1]), int(each[2])) for each in amounts if each]
-        self.assertIn(40_000_000, [total for _, total in done])
+        self.assertGreater(min(total for _, total in done[1:]), 40_000_000)
         self.assertGreater(len({amount for amount, _ in done}), 2)
-        self.assertEqual((second.root / "large").stat().st_size, 40_000_000)
+        self.assertEqual(listing(second.data), before)
+        self.assertEqual(self.left_over(second.data), [])
 
     async def answers(self, daemon: DaemonProcess, until: str) -> list[str]:
         """What it says of itself until that is among it, or until it serves."""
@@ -220,6 +208,7 @@ class RestoringTests(HomeCase, TestCase):
         raise AssertionError(said[-1])
 
     async def test_killed_at_any_moment_it_comes_home_at_the_next_boot(self) -> None:
+        await self.begin_repository()
         first = self.boot()
         await self.ready(first)
         furnish(first.data)
@@ -254,6 +243,7 @@ class PastTests(HomeCase, TestCase):
         await self.open_doors()
 
     async def test_one_file_of_many_comes_back(self) -> None:
+        await self.begin_repository()
         daemon = self.boot()
         await self.ready(daemon)
         furnish(daemon.data)
