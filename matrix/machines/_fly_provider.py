@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock, gatherResults
@@ -125,7 +126,9 @@ class FlyProvider:
     async def start(self, machine: Machine, environment: Mapping[str, str]) -> Started:
         """Start or resume it. See L{IProvider}."""
         async with self._turn(machine.user_id) as patience:
-            wanted = self._plans.wanted(machine.user_id, environment, machine.region, machine.size)
+            wanted = partial(
+                self._plans.wanted, machine.user_id, environment, machine.region, machine.size
+            )
             try:
                 return await Starting(self._sight, patience, machine, wanted).run()
             except FlyError as error:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property
 
 from twisted.logger import Logger
 
@@ -54,14 +55,28 @@ _log = Logger()
 class Starting:
     """One attempt to start one machine."""
 
-    def __init__(self, sight: Sight, patience: Patience, machine: Machine, wanted: Wanted) -> None:
+    def __init__(
+        self,
+        sight: Sight,
+        patience: Patience,
+        machine: Machine,
+        wanted: Callable[[], Wanted],
+    ) -> None:
+        """
+        @param wanted: what it is to be like. Asked for late: rendering the template takes a
+            millisecond, while which the machine may as well resume.
+        """
         self._sight = sight
         self._client = sight.client
         self._patience = patience
         self._machine = machine
-        self._wanted = wanted
+        self._want = wanted
         self._app = sight.app(machine)
         self._id = identified(machine)
+
+    @cached_property
+    def _wanted(self) -> Wanted:
+        return self._want()
 
     async def run(self) -> Started:
         """
