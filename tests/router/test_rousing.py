@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -12,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from matrix.directory import DirectoryUnavailable
 from matrix.errors import Unavailable
-from matrix.machines import ProviderError
+from matrix.machines import ProviderError, Started
 from matrix.model import MachineState, UserId
 from matrix.router.fleet import SOON
 from matrix.router.knocking import INTERVAL
@@ -49,6 +50,16 @@ class ProvisioningTests(SynchronousTestCase):
         self.assertIsNone(row.lease_expires_at)
         self.assertIsNotNone(row.last_wake_at)
         self.assertEqual(self.world.events(), [("wake", "request")])
+
+    def test_a_volume_that_was_moved_is_followed(self) -> None:
+        start = self.world.provider_twin.start
+
+        async def elsewhere(*args: Any) -> Started:
+            return replace(await start(*args), volume_id="vol_2")
+
+        self.patch(self.world.provider_twin, "start", elsewhere)
+        self.world.awake()
+        self.assertEqual(self.world.row().volume_id, "vol_2")
 
     def test_the_machine_is_told_its_own_token(self) -> None:
         self.world.ask()
