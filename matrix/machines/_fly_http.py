@@ -20,6 +20,7 @@ from twisted.web.iweb import IAgent, IResponse
 
 from matrix.directory.interfaces import DirectoryUnavailable
 from matrix.machines._fly_errors import Action, FlyError, Refusal, Verdict, judge, unheard
+from matrix.machines._fly_line import Line
 from matrix.machines._fly_rates import USUAL, Priority, Rate, RateLimiter
 from matrix.machines.interfaces import Paces
 
@@ -93,6 +94,8 @@ class FlyHttp:
         self._authorization = token if " " in token else f"Bearer {token}"
         self._limiter = RateLimiter(clock) if limiter is None else limiter
         self._paces = paces
+        self._lines: dict[str, Line] = {}
+        """Of this process, by what is asked of which app."""
         self.calls = 0
         """How many were made."""
 
@@ -122,10 +125,14 @@ class FlyHttp:
 
         @raise FlyError: as L{ask}.
         """
-        # First come those who are urgent in this process, then all processes in turns.
-        await self._limiter.turn(call.bucket, call.rate, priority)
         if call.shared and self._paces is not None:
-            await self._shared_turn(call, self._paces)
+            # One of each process at a time: a turn that is taken is lost if its caller gives up,
+            # and with many who took theirs long before, nobody's would come in time.
+            async with self._lines.setdefault(call.pace, Line()).turn(priority):
+                await self._limiter.turn(call.bucket, call.rate, priority)
+                await self._shared_turn(call, self._paces)
+        else:
+            await self._limiter.turn(call.bucket, call.rate, priority)
         return await self._exchange(call)
 
     async def _shared_turn(self, call: Call, paces: Paces) -> None:

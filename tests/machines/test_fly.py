@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 
 from treq.client import HTTPClient
 from treq.testing import RequestTraversalAgent, _SynchronousProducer
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.error import ConnectionLost, ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -301,6 +301,21 @@ class SharedPaceTests(FlyCase):
             self.clock.advance(1.0)
         for one in running:
             self.successResultOf(one)
+
+    def test_who_gives_up_while_waiting_takes_nobodys_turn(self) -> None:
+        crowd = [
+            self.begin(client.create_machine("a", f"m{number}", "fra", {}))
+            for number in range(20)
+            for client in self.clients
+        ]
+        self.clock.pump([1.0] * 10)
+        for one in reversed(crowd):
+            if not one.called:
+                one.cancel()
+                self.failureResultOf(one, CancelledError)
+        waiting = self.begin(self.clients[0].create_machine("a", "n", "fra", {}))
+        self.clock.pump([1.0] * 4)
+        self.successResultOf(waiting)
 
     def test_what_concerns_a_machine_is_nobody_elses(self) -> None:
         calls = self.directory.calls
