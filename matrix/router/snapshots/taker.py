@@ -129,7 +129,6 @@ class Taker:
             await resting.addTimeout(self._budget, self._clock)
         except TimeoutError:
             why = f"it took more than the {self._budget:g} s that there are before sleep"
-            _log.warn("{user}: {why}", user=user_id, why=why)
             run = self._runs.get(user_id)
             if run is not None:
                 run.give_up(why)
