@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from contextlib import suppress
 from typing import Any
@@ -24,6 +25,7 @@ def main() -> int:
     parser.add_argument("--known", type=int, default=100_000, help="to the router")
     parser.add_argument("--look-ups", type=int, default=5_000)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leave nothing behind then, either
     scale = Scale(options.users, options.known, options.look_ups)
     figures: dict[str, float] = {"users": options.users, "known to the router": options.known}
     try:

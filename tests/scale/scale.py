@@ -27,6 +27,7 @@ AWAKE_SHARE = 100
 """One in so many machines runs, and was used a moment ago."""
 
 START_READS = "rows read one by one by a start"
+START_FETCHES = "rows that a start finds by an index"
 SCANS = "scans of users or machines by a start"
 P99 = "ms for an unknown user, p99"
 ENTRY = "bytes for a user who is known"
@@ -55,7 +56,9 @@ _MACHINES = """
     """
 
 _READS = """
-    SELECT coalesce(sum(seq_scan), 0), coalesce(sum(seq_tup_read), 0) FROM pg_stat_user_tables
+    SELECT coalesce(sum(seq_scan), 0), coalesce(sum(seq_tup_read), 0),
+        coalesce(sum(idx_tup_fetch), 0)
+    FROM pg_stat_user_tables
     WHERE relname IN ('users', 'machines')
     """
 
@@ -101,9 +104,10 @@ class Scale:
             self._sql("SELECT pg_stat_reset()")
             matrix.start()
             time.sleep(2.0)  # PostgreSQL counts a second late
-            [(scans, rows)] = self._sql(_READS)
+            [(scans, rows, fetched)] = self._sql(_READS)
             return {"s until a router is ready": matrix.start_seconds, SCANS: float(scans),
-                    START_READS: float(rows)}  # fmt: skip
+                    START_READS: float(rows),
+                START_FETCHES: float(fetched)}  # fmt: skip
         finally:
             if matrix is not None:
                 matrix.close()
