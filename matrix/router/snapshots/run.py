@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from twisted.internet.defer import Deferred, DeferredSemaphore
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -69,6 +69,8 @@ class Run:
         """Who is told how far it is."""
         self.given_up: str | None = None
         """Why we wait for the machine no longer, if so."""
+        self.turn_at: float | None = None
+        """When its turn came, in the clock's seconds."""
         self._clock = clock
         self._records = records
         self._daemons = daemons
@@ -102,6 +104,7 @@ class Run:
 
         async def working() -> Outcome:
             await self._turns.acquire()
+            self.turn_at = self._clock.seconds()
             try:
                 return await work()
             finally:
@@ -214,6 +217,46 @@ async def patiently(clock: IReactorTime, call: Callable[[], Awaitable[_T]]) -> _
         except DirectoryUnavailable:
             await deferLater(clock, FOLLOW_INTERVAL)
     return await call()
+
+
+async def within(clock: IReactorTime, work: Deferred[_T], left: Callable[[], float]) -> _T:
+    """
+    What C{work} fires with.
+
+    @param left: the seconds that it may still take: asked at first, and whenever they are over.
+    @raise TimeoutError: there are none left; C{work} was cancelled.
+    """
+    clockwork = _Limit(clock, work, left)
+    try:
+        return await work
+    except CancelledError:
+        if clockwork.over:
+            raise TimeoutError from None
+        raise
+    finally:
+        clockwork.stop()
+
+
+class _Limit:
+    """Cancels work when no time is left for it."""
+
+    def __init__(self, clock: IReactorTime, work: Deferred[_T], left: Callable[[], float]) -> None:
+        self.over = False
+        self._clock = clock
+        self._work = work
+        self._left = left
+        self._next: IDelayedCall = clock.callLater(left(), self._look)
+
+    def stop(self) -> None:
+        if self._next.active():
+            self._next.cancel()
+
+    def _look(self) -> None:
+        if (seconds := self._left()) > 0:
+            self._next = self._clock.callLater(seconds, self._look)
+        else:
+            self.over = True
+            self._work.cancel()
 
 
 def word_for(outcome: Outcome | None) -> str:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -20,7 +20,7 @@ from matrix.router.fleet import Fleet
 from matrix.router.snapshots.book import Book
 from matrix.router.snapshots.daemon import Daemons, Place
 from matrix.router.snapshots.report import Failed, Outcome, Progress, Unchanged
-from matrix.router.snapshots.run import LEASE, Run
+from matrix.router.snapshots.run import LEASE, Run, within
 from matrix.snapshots import Schedule
 
 OTHERS_INTERVAL = 0.5
@@ -124,9 +124,17 @@ class Taker:
         user_id = machine.user_id
         if machine.address is None or self.book.is_none_of_ours(machine):
             return
-        resting = Deferred.fromCoroutine(self._before_rest(machine))
+        began = self._clock.seconds()
+
+        def left() -> float:
+            run = self._runs.get(user_id)
+            if run is not None and run.turn_at is None:
+                return self._budget  # a crowd that falls asleep at once must not sleep without
+            since = began if run is None or run.turn_at is None else max(began, run.turn_at)
+            return since + self._budget - self._clock.seconds()
+
         try:
-            await resting.addTimeout(self._budget, self._clock)
+            await within(self._clock, Deferred.fromCoroutine(self._before_rest(machine)), left)
         except TimeoutError:
             why = f"it took more than the {self._budget:g} s that there are before sleep"
             run = self._runs.get(user_id)

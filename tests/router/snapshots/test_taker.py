@@ -536,6 +536,19 @@ class RestTests(TakerTestCase):
         self.assertIn("120 s", str(self.rows()[0].reason))
         self.assertEqual(self.due_in(), FIRST_RETRY)
 
+    def test_waiting_for_a_turn_is_none_of_its_time(self) -> None:
+        routes = [self.awake(who) for who in (ALICE, BOB, CAROL)]
+        first, second, third = [self.rest(route.row) for route in routes if route.row is not None]
+        self.let_pass(BUDGET - 1)
+        self.daemons.of(ALICE).answer(Done(NAME))
+        self.successResultOf(first)
+        self.let_pass(1)
+        self.successResultOf(second)
+        self.let_pass(BUDGET - 2)
+        self.assertNoResult(third)
+        self.daemons.of(CAROL).answer(Done(NAME))
+        self.successResultOf(third)
+
     def test_who_comes_back_waits_for_nothing_and_the_snapshot_goes_on(self) -> None:
         route = self.awake()
         self.go()
