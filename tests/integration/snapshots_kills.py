@@ -13,6 +13,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections import Counter
@@ -28,6 +29,7 @@ from matrix.auth import MachineSecrets
 from matrix.daemon.volume import COPIES
 from matrix.processes import read_pid_file, signal_process
 from matrix.snapshots import Dated, Desk, EmbeddedSeaweed, ResticFailed, Shelf
+from matrix.testing.running import RunningMatrix
 from matrix.testing.running_case import MatrixCase
 
 KILLS = int(os.environ.get("SNAPSHOT_TRIAL_KILLS", "100"))
@@ -51,10 +53,27 @@ BROKEN_OFF = (AssertionError, OSError, URLError, HTTPException, ValueError, Time
 """What a kill may do to those who wait."""
 
 
+class SteadyMatrix(RunningMatrix):
+    """One that is found at the same address after each start, as an operator's is: machines that
+    live on know where it was."""
+
+    def _arguments(self) -> list[str]:
+        if not hasattr(self, "_internal_port"):
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                self._internal_port = probe.getsockname()[1]
+        place = f"127.0.0.1:{self._internal_port}"
+        return [place if word == "127.0.0.1:0" else word for word in super()._arguments()]
+
+
 class KillTests(MatrixCase):
     """An embedded Matrix: everything on this host, an S3 server of its own."""
 
-    SETTINGS = {"snapshots": "true", "snapshot_interval": 3600, "keeping_hours": "off"}
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.matrix = SteadyMatrix(snapshots="true", snapshot_interval=3600, keeping_hours="off")
+        cls.addClassCleanup(cls.forget)
+        cls.matrix.start()
 
     def setUp(self) -> None:
         self.chance = random.Random(SEED)
