@@ -28,13 +28,17 @@ _IN_STATES = SQL(
     " AND user_id > %(after)s ORDER BY user_id LIMIT %(limit)s"
 ).format(_MACHINE)
 
-# The first two conditions are what the index knows; the last one is what is meant.
+# Each of the two inner parts is what the index knows, so that of those that run only the overdue
+# are read; the last condition is what is meant.
 _OVERDUE = SQL(
     """
     SELECT {} FROM machines JOIN users ON users.id = machines.user_id
-    WHERE machines.state = 'running'
-      AND (last_active_at < now() - %(idle)s OR last_active_at IS NULL)
-      AND provider = %(provider)s AND user_id > %(after)s
+    WHERE user_id IN (
+          SELECT user_id FROM machines WHERE state = 'running' AND last_active_at < now() - %(idle)s
+          UNION ALL
+          SELECT user_id FROM machines WHERE state = 'running' AND last_active_at IS NULL
+      )
+      AND machines.state = 'running' AND provider = %(provider)s AND user_id > %(after)s
       AND coalesce(last_active_at, last_wake_at, machines.created_at) < now() - %(idle)s
           - make_interval(secs => greatest(coalesce(idle_timeout_s, 0) - %(seconds)s, 0))
     ORDER BY user_id LIMIT %(limit)s

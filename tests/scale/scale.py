@@ -32,7 +32,13 @@ SCANS = "scans of users or machines by a start"
 P99 = "ms for an unknown user, p99"
 ENTRY = "bytes for a user who is known"
 
-LIMITS: Mapping[str, float] = {SCANS: 0, START_READS: 0, P99: 5.0, ENTRY: 1024}
+LIMITS: Mapping[str, float] = {
+    SCANS: 0,
+    START_READS: 0,
+    START_FETCHES: 100,
+    P99: 5.0,
+    ENTRY: 1024,
+}
 """What may be seen at most."""
 
 _USERS = """
