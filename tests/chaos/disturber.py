@@ -7,6 +7,7 @@ import random
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from itertools import cycle
 
 from tests.chaos.site import WORKERS, Router, Site
 from tests.chaos.tally import Outages
@@ -32,6 +33,8 @@ class Disturber:
         self._rng = random.Random(f"{seed}-disturber")
         self._outages = outages
         self._pace = pace
+        self._targets = cycle((None, *range(WORKERS)))
+        """The supervisor, which takes its workers with it, and each worker in turn."""
 
     async def run(self, until: float) -> None:
         """Disturb until then, by the loop's time; return when everything is up again."""
@@ -54,7 +57,7 @@ class Disturber:
     async def _kill_router(self) -> None:
         """The supervisor, or one of its workers, which it starts again itself."""
         router = self._rng.choice(self._site.routers)
-        worker = self._rng.choice((None, *range(WORKERS)))
+        worker = next(self._targets)
         kind = "supervisor killed" if worker is None else "worker killed"
         with self._outages.of(router.name, kind):
             done = await asyncio.to_thread(router.kill, worker)

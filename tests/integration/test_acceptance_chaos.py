@@ -8,7 +8,7 @@ from unittest import TestCase
 from tests.chaos.chaos import Chaos
 from tests.chaos.disturber import Pace
 
-SECONDS = 12.0
+SECONDS = 10.0
 """Of chaos: a router starts in three or four."""
 
 USERS = 8
