@@ -69,6 +69,8 @@ class Run:
         """Who is told how far it is."""
         self.given_up: str | None = None
         """Why we wait for the machine no longer, if so."""
+        self.adopted = False
+        """Whether what came of it was begun for somebody else, before it."""
         self.turn_at: float | None = None
         """When its turn came, in the clock's seconds."""
         self._clock = clock
@@ -144,6 +146,7 @@ class Run:
                 # Of a router that ended, perhaps: if nobody has it on record it is ours.
                 found = await self._find_out("")
                 if isinstance(found, Done):
+                    self.adopted = True
                     return found
         return Failed("the machine takes one snapshot after the other for somebody else")
 

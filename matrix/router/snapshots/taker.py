@@ -19,7 +19,7 @@ from matrix.model import Machine, MachineState, Snapshot, UserId
 from matrix.router.fleet import Fleet
 from matrix.router.snapshots.book import Book
 from matrix.router.snapshots.daemon import Daemons, Place
-from matrix.router.snapshots.report import Failed, Outcome, Progress, Unchanged
+from matrix.router.snapshots.report import Done, Failed, Outcome, Progress, Unchanged
 from matrix.router.snapshots.run import LEASE, Run, within
 from matrix.snapshots import Schedule
 
@@ -144,38 +144,65 @@ class Taker:
             _log.warn("{user} sleeps without a snapshot: {error}", user=user_id, error=error)
 
     async def _before_rest(self, machine: Machine) -> None:
-        while (run := self._runs.get(machine.user_id)) is None:
-            snapshot = await self._records.begin(machine.user_id, SUSPEND, self._fleet.owner, LEASE)
-            if snapshot is not None:
-                await self.outcome(self.begin(snapshot, machine))
-                return
-            await deferLater(self._clock, OTHERS_INTERVAL)
-        await self.outcome(run)  # it was begun before the last of the changes, perhaps
-        if machine.user_id not in self._runs:
-            await self._before_rest(machine)
+        async def find() -> Machine:
+            return machine
+
+        await self._take(machine.user_id, SUSPEND, find)
 
     async def take_now(
         self, user_id: UserId, cause: str, told: Callable[[Progress], None]
     ) -> Outcome | None:
         """
-        Have one taken for somebody who waits for it. One that is under way is joined.
+        Have one taken for somebody who waits for it, of all that is there now.
 
         @param told: is told how far it is.
         @return: C{None} if what runs in the machine takes none.
         @raise Unavailable: the machine is not awake; wake it first.
         @raise DirectoryUnavailable: it cannot be known now.
         """
-        while (run := self._runs.get(user_id)) is None:
+
+        async def find() -> Machine | None:
             machine: Machine | None = await self._fleet.directory.machine(user_id)
             if machine is None or machine.address is None:
                 raise Unavailable("The machine is not awake.", reason="asleep", retry_after=1.0)
-            if machine.state is MachineState.SUSPENDED and await self.is_safe(machine):
-                return Unchanged()
-            snapshot = await self._records.begin(user_id, cause, self._fleet.owner, LEASE)
-            if snapshot is not None:
-                run = self.begin(snapshot, machine)
-                break
-            await deferLater(self._clock, OTHERS_INTERVAL)
+            safe = machine.state is MachineState.SUSPENDED and await self.is_safe(machine)
+            return None if safe else machine
+
+        return await self._take(user_id, cause, find, told)
+
+    async def _take(
+        self,
+        user_id: UserId,
+        cause: str,
+        find: Callable[[], Awaitable[Machine | None]],
+        told: Callable[[Progress], None] | None = None,
+    ) -> Outcome | None:
+        """
+        What becomes of a snapshot of all that is there now. One that is under way may have passed
+        by the last of it, and is followed by another.
+
+        @param find: the machine; or C{None} if all of it is in a snapshot already.
+        """
+        former: Done | None = None
+        while True:
+            run, ours = self._runs.get(user_id), False
+            if run is None:
+                machine = await find()
+                if machine is None:
+                    return Unchanged()
+                snapshot = await self._records.begin(user_id, cause, self._fleet.owner, LEASE)
+                if snapshot is None:
+                    await deferLater(self._clock, OTHERS_INTERVAL)
+                    continue
+                run, ours = self.begin(snapshot, machine), True
+            outcome = await self._heard(run, told)
+            if ours and not run.adopted:
+                return former if former and isinstance(outcome, Unchanged) else outcome
+            former = outcome if isinstance(outcome, Done) else former
+
+    async def _heard(self, run: Run, told: Callable[[Progress], None] | None) -> Outcome | None:
+        if told is None:
+            return await self.outcome(run)
         run.listeners[told] = None
         try:
             return await self.outcome(run)

@@ -598,12 +598,15 @@ class DemandTests(TakerTestCase):
         self.assertEqual(self.successResultOf(taking), Done(NAME))
         self.assertEqual(self.events(), [("snapshot", "operator")])
 
-    def test_one_that_is_under_way_is_joined(self) -> None:
+    def test_one_that_is_under_way_is_followed_by_one_that_has_all(self) -> None:
         self.machine()
         first, second = self.take(), self.take()
         self.daemons.of(ALICE).answer(Done(NAME))
-        self.assertEqual(self.successResultOf(first), self.successResultOf(second))
-        self.assertEqual(len(self.rows()), 1)
+        self.assertEqual(self.successResultOf(first), Done(NAME))
+        self.assertNoResult(second)
+        self.daemons.of(ALICE).answer(Unchanged(Done(NAME)))
+        self.assertEqual(self.successResultOf(second), Done(NAME), "it had all of it already")
+        self.assertEqual(len(self.daemons.of(ALICE).asked), 2)
 
     def test_who_leaves_does_not_end_it(self) -> None:
         self.machine()
