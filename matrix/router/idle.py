@@ -66,10 +66,15 @@ class Periodic:
 
     def _failed(self, failure: Failure) -> None:
         self.failures += 1
-        if failure.check(DirectoryUnavailable):  # type: ignore[no-untyped-call]
-            _log.warn("a periodic job is put off: {error}", error=failure.value)
-        else:
-            _log.failure("a periodic job failed; it goes on", failure=failure)
+        put_off(failure)
+
+
+def put_off(failure: Failure) -> None:
+    """Say that a job failed which will be done again."""
+    if failure.check(DirectoryUnavailable):  # type: ignore[no-untyped-call]
+        _log.warn("a periodic job is put off: {error}", error=failure.value)
+    else:
+        _log.failure("a periodic job failed; it goes on", failure=failure)
 
 
 class Idle:

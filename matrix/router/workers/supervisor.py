@@ -16,6 +16,7 @@ from matrix.net import Daemon, ticket_keys
 from matrix.router.accesslog import STDOUT
 from matrix.router.embedded import Embedded
 from matrix.router.engine import Engine
+from matrix.router.idle import put_off
 from matrix.router.inside import Inside, instance_of, url
 from matrix.router.service import say
 from matrix.router.supplies import Supplies, from_settings
@@ -135,7 +136,7 @@ class Supervisor(Daemon):
     def _died(self) -> None:
         """A worker may have left machines half woken or half asleep, or nobody to watch them."""
         healing = Deferred.fromCoroutine(self._engine.heal())
-        healing.addErrback(lambda failure: _log.failure("healing failed", failure))
+        healing.addErrback(put_off)
 
     async def stop(self) -> None:
         for listener in self._sockets[0]:
