@@ -36,6 +36,8 @@ TAG = b"Signature: 8a477f597d28d172789f06886806bc55"
 """How a directory's CACHEDIR.TAG begins whose content can be made again (bford.info/cachedir)."""
 COPY_SECONDS = 60.0
 """For one database. A writer that never pauses makes SQLite begin anew each time."""
+HELD_SECONDS = 300.0
+"""For one that changes may be made to meanwhile, without that the copy begins anew."""
 PAGES = 4096
 """Copied in one step; in between other connections get their turn."""
 TICK = 0.05
@@ -264,16 +266,34 @@ def _copy(source: bytes, target: bytes) -> None:
     """
     @raise sqlite3.Error: it is damaged, or was never free.
     """
-    end = time.monotonic() + COPY_SECONDS
-
-    def patience(status: int, remaining: int, total: int) -> None:
-        if time.monotonic() > end:
-            raise sqlite3.OperationalError(f"it was in use for {COPY_SECONDS:.0f} s without pause")
-
     # Closing the copy leaves one file: its only connection takes every log with it.
     with closing(_opened(source, "ro")) as there, closing(_opened(target, "rwc")) as here:
+        seconds, what = COPY_SECONDS, "it was in use"
+        if _held(there):
+            seconds, what = HELD_SECONDS, "it was copied"
+        end = time.monotonic() + seconds
+
+        def patience(status: int, remaining: int, total: int) -> None:
+            if time.monotonic() > end:
+                raise sqlite3.OperationalError(f"{what} for {seconds:.0f} s without pause or end")
+
         here.execute("PRAGMA synchronous = OFF")
         there.backup(here, pages=PAGES, progress=patience, sleep=PAUSE)
+
+
+def _held(base: sqlite3.Connection) -> bool:
+    """
+    Read one state of a database from now on, if that stops nobody from writing: with a
+    write-ahead log. Else SQLite begins anew with each change, and a large one is never copied.
+    """
+    try:
+        if base.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            return False
+        base.execute("BEGIN")
+        base.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError:
+        base.rollback()  # It is locked: the copying itself has the patience.
+    return base.in_transaction
 
 
 def _opened(path: bytes, mode: str) -> sqlite3.Connection:

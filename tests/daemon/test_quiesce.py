@@ -162,6 +162,22 @@ class CopyTests(QuiesceCase):
         found = self.prepare()
         self.assertEqual((found.copied, found.databases), ([], {}))
 
+    def test_one_that_is_never_left_alone_is_copied_in_one_go(self) -> None:
+        self.patch(quiesce, "PAGES", 1)
+        self.patch(quiesce, "COPY_SECONDS", 0.0)
+        live = self.database("app.db", "WAL")
+        live.execute("CREATE TABLE pairs (a, b)")
+        live.execute("INSERT INTO t VALUES (zeroblob(4000000))")
+        over = threading.Event()
+        writer = threading.Thread(target=_write_pairs, args=(self.data / "app.db", over))
+        writer.start()
+        try:
+            found = self.prepare()
+        finally:
+            over.set()
+            writer.join()
+        self.assertEqual((found.copied, found.troubles), (["app.db"], []))
+
     def test_copies_under_a_hail_of_writes_are_whole(self) -> None:
         for mode in ("WAL", "DELETE"):
             name = f"{mode}.db"
