@@ -9,8 +9,9 @@ from typing import Protocol
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
+from matrix.directory._rows import check_changes
 from matrix.directory.wakes import LATEST, Found, IWakes, read_past
-from matrix.model import Event, Machine, User, UserId
+from matrix.model import Event, Machine, MachineState, User, UserId, UserState
 
 
 class _Twin(Protocol):
@@ -27,6 +28,17 @@ class _Twin(Protocol):
     ) -> None: ...
 
 
+def _may_be_claimed(
+    user: User | None, machine: Machine | None, owner: object, now: datetime
+) -> bool:
+    if user is None or machine is None or machine.machine_id is None:
+        return False
+    if user.state is not UserState.ACTIVE or machine.state is not MachineState.SUSPENDED:
+        return False
+    until = machine.lease_expires_at
+    return machine.lease_owner in (None, owner) or (until is not None and until <= now)
+
+
 @implementer(IWakes)
 class MemoryWakes:
     """Made by L{matrix.directory.MemoryDirectory}."""
@@ -35,9 +47,10 @@ class MemoryWakes:
         self._clock = clock
         self._directory = directory
 
-    async def find(self, user_id: UserId) -> Found:
+    async def find(self, user_id: UserId, claim: Mapping[str, object] | None = None) -> Found:
         """See L{IWakes.find}."""
         twin = self._directory
+        check_changes(claim or {})
         now = datetime.fromtimestamp(self._clock.seconds(), UTC)
         past = read_past(
             [
@@ -45,7 +58,11 @@ class MemoryWakes:
                 for event in await twin.events(user_id, LATEST)
             ]
         )
-        return Found(await twin.user(user_id), await twin.machine(user_id), past)
+        user, machine = await twin.user(user_id), await twin.machine(user_id)
+        claimed = claim is not None and _may_be_claimed(user, machine, claim["lease_owner"], now)
+        if claimed and machine is not None and claim is not None:
+            machine = await twin.change(machine, **claim)
+        return Found(user, machine, past, claimed)
 
     async def change(
         self,

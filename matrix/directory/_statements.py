@@ -80,8 +80,13 @@ EVENTS = SQL("SELECT {} FROM events WHERE user_id = %s ORDER BY at DESC, id DESC
 
 def change_machine(columns: Iterable[str]) -> Composed:
     """The guarded update of these columns: their values, then user id and generation."""
-    settings = [SQL("generation = generation + 1")]
-    settings += [SQL("{} = %s").format(Identifier(name)) for name in columns]
     return SQL("UPDATE machines SET {} WHERE user_id = %s AND generation = %s RETURNING {}").format(
-        SQL(", ").join(settings), _MACHINE
+        settings(columns), _MACHINE
     )
+
+
+def settings(columns: Iterable[str]) -> Composed:
+    """What an update of a machine sets: these columns to values, and the next generation."""
+    parts = [SQL("generation = machines.generation + 1")]
+    parts += [SQL("{} = %s").format(Identifier(name)) for name in columns]
+    return SQL(", ").join(parts)

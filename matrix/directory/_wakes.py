@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 from psycopg2.extras import Json
-from psycopg2.sql import SQL, Literal
+from psycopg2.sql import SQL, Composed, Literal
 from zope.interface import implementer
 
 from matrix.directory._pool import Pool
 from matrix.directory._rows import (
     MACHINE_COLUMNS,
     USER_COLUMNS,
+    Row,
     check_changes,
     to_column,
     to_machine,
     to_user,
 )
-from matrix.directory._statements import change_machine, names
+from matrix.directory._statements import change_machine, names, settings
 from matrix.directory.interfaces import StaleRow
 from matrix.directory.wakes import FAILED, LATEST, WAKE, Found, IWakes, read_past
 from matrix.model import Machine, UserId
 
+# A statement sees the tables as they were before it: what was claimed it is told by the claim.
 _FIND = SQL(
     """
-    SELECT {}, {}, past.events
+    {claim}
+    SELECT {user}, {machine}, past.events, {claimed}
     FROM (SELECT %s::uuid AS id) AS wanted
     LEFT JOIN users ON users.id = wanted.id
     LEFT JOIN machines ON machines.user_id = wanted.id
@@ -35,17 +39,23 @@ _FIND = SQL(
         ) AS events
         FROM (
             SELECT id, at, kind, cause, detail FROM events
-            WHERE user_id = wanted.id ORDER BY at DESC, id DESC LIMIT {}
+            WHERE user_id = wanted.id ORDER BY at DESC, id DESC LIMIT {latest}
         ) AS latest
-        WHERE kind IN ({}, {})
+        WHERE kind IN ({wake}, {failed})
     ) AS past ON true
+    {join}
     """
-).format(
-    names(USER_COLUMNS, "users"),
-    names(MACHINE_COLUMNS, "machines"),
-    Literal(LATEST),
-    Literal(WAKE),
-    Literal(FAILED),
+)
+_CLAIM = SQL(
+    """
+    WITH claimed AS (
+        UPDATE machines SET {settings} FROM users
+        WHERE machines.user_id = %s AND users.id = machines.user_id AND users.state = 'active'
+          AND machines.state = 'suspended' AND machines.machine_id IS NOT NULL
+          AND (lease_owner IS NULL OR lease_owner = %s OR lease_expires_at <= now())
+        RETURNING {machine}
+    )
+    """
 )
 
 
@@ -56,15 +66,23 @@ class PostgresWakes:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def find(self, user_id: UserId) -> Found:
+    async def find(self, user_id: UserId, claim: Mapping[str, object] | None = None) -> Found:
         """See L{IWakes.find}."""
-        [[*columns, events]] = await self._pool.query(_FIND, (user_id,))
-        user, machine = columns[: len(USER_COLUMNS)], columns[len(USER_COLUMNS) :]
+        given = claim or {}
+        check_changes(given)
+        values = [to_column(value) for value in given.values()]
+        if given:
+            values += [user_id, given["lease_owner"]]
+        [row] = await self._pool.query(_find(tuple(given)), (*values, user_id))
+        user, machine, [events, *claimed] = _parts(row)
+        if claimed and claimed[0] is not None:
+            machine = claimed
         past = read_past([(kind, cause, detail, age) for kind, cause, detail, age in events or ()])
         return Found(
             to_user(user) if user[0] is not None else None,
             to_machine(machine) if machine[0] is not None else None,
             past,
+            machine is claimed,
         )
 
     async def change(
@@ -93,3 +111,25 @@ class PostgresWakes:
         if not rows:
             raise StaleRow(f"the machine of {machine.user_id} changed since it was read")
         return to_machine(rows[0])
+
+
+@cache
+def _find(columns: tuple[str, ...]) -> Composed:
+    """@param columns: those that are claimed; none if nothing is."""
+    claim = _CLAIM.format(settings=settings(columns), machine=names(MACHINE_COLUMNS, "machines"))
+    return _FIND.format(
+        claim=claim if columns else SQL(""),
+        user=names(USER_COLUMNS, "users"),
+        machine=names(MACHINE_COLUMNS, "machines"),
+        claimed=names(MACHINE_COLUMNS, "claimed") if columns else SQL("NULL"),
+        join=SQL("LEFT JOIN claimed ON claimed.user_id = wanted.id" if columns else ""),
+        latest=Literal(LATEST),
+        wake=Literal(WAKE),
+        failed=Literal(FAILED),
+    )
+
+
+def _parts(row: Row) -> tuple[Row, Row, Row]:
+    """The user's columns, those of the machine, and the others."""
+    users, machines = len(USER_COLUMNS), len(USER_COLUMNS) + len(MACHINE_COLUMNS)
+    return row[:users], row[users:machines], row[machines:]

@@ -37,6 +37,8 @@ class Found:
     user: User | None
     machine: Machine | None
     past: Past
+    claimed: bool = False
+    """Whether the machine's row was claimed; it is told as it is since."""
 
 
 class IWakes(Interface):
@@ -45,8 +47,14 @@ class IWakes(Interface):
     L{matrix.directory.IDirectory} says of awaitables holds here too.
     """
 
-    async def find(user_id: UserId) -> Found:
-        """The user, their machine and how its wakes went, in one statement."""
+    async def find(user_id: UserId, claim: Mapping[str, object] | None = None) -> Found:
+        """
+        The user, their machine and how its wakes went, in one statement.
+
+        @param claim: columns that the machine's row gets at once, C{lease_owner} among them, if it
+            is suspended, its user may come in, and nobody else has it in hand.
+        @raise TypeError: C{claim} cannot be so.
+        """
 
     async def change(
         machine: Machine, kind: str, cause: str, detail: Mapping[str, object], **fields: object

@@ -38,6 +38,8 @@ class Rousing:
         self._deadline = fleet.clock.seconds() + limit
         self._coming: Coming | None = None
         self._past = Past()
+        self._claimed = False
+        """Whether the row, which said suspended, is ours and says starting already."""
         self._unwritten: tuple[Machine, dict[str, object], Wake] | None = None
 
     @property
@@ -69,7 +71,9 @@ class Rousing:
     async def _arrive(self, email: str) -> Machine:
         """Who wants it, and what there is of it; rows are made for those who are new."""
         fleet, route = self._fleet, self._route
-        found = await fleet.directory.wakes.find(route.user_id)
+        claim = {**self._waking(), **fleet.claim()}
+        found = await fleet.directory.wakes.find(route.user_id, claim)
+        self._claimed = found.claimed
         user, machine, self._past = found.user, found.machine, found.past
         if user is None or email not in ("", user.email):
             user = await fleet.directory.admit(route.user_id, email)
@@ -131,16 +135,15 @@ class Rousing:
     async def _start(self, machine: Machine) -> Wake:
         fleet, route, clock = self._fleet, self._route, self._clock
         began, prior = clock.seconds(), machine.state
+        claimed, self._claimed = self._claimed, False
+        if claimed:
+            prior = MachineState.SUSPENDED
         if machine.machine_id is None or prior is MachineState.LOST:
             machine = await self._provision(machine)
         route.enter("starting")
-        machine = await fleet.advance(
-            machine,
-            LifecycleEvent.WAKE,
-            wake_cause=route.cause,
-            state_reason=None,
-            **fleet.claim(),
-        )
+        if not claimed:
+            waking = self._waking(machine.state)
+            machine = await fleet.directory.change(machine, **waking, **fleet.claim())
         row = fleet.row(machine)
         started: Started = await fleet.ask(row, placing.started(fleet, row, prior))
         if started.volume_id not in (None, row.machine.volume_id):
@@ -155,6 +158,11 @@ class Rousing:
         report = Wake(was, route.cause, start_s, clock.seconds() - began - start_s)
         self._install(coming, started.boot_id, backend, report)
         return report
+
+    def _waking(self, prior: MachineState = MachineState.SUSPENDED) -> dict[str, object]:
+        """What the row says while the machine starts."""
+        state = next_state(prior, LifecycleEvent.WAKE)
+        return {"state": state, "wake_cause": self._route.cause, "state_reason": None}
 
     def _install(self, coming: Coming, boot_id: str, backend: Backend, report: Wake) -> None:
         """

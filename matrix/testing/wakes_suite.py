@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
+from twisted.internet.defer import ensureDeferred as deferred
+from twisted.internet.defer import gatherResults
 from zope.interface.verify import verifyObject
 
 from matrix.directory import IWakes, Past, StaleRow
-from matrix.model import Machine, MachineState
+from matrix.model import Machine, MachineState, UserState
 from matrix.testing.directory_suite import DirectoryCase, anybody
+
+CLAIM: dict[str, object] = {
+    "state": MachineState.STARTING,
+    "wake_cause": "request",
+    "lease_owner": "router:1",
+    "lease_expires_at": datetime(2126, 1, 1, tzinfo=UTC),
+}
 
 
 class WakesContract(DirectoryCase):
@@ -21,6 +32,11 @@ class WakesContract(DirectoryCase):
         who = anybody()
         await self.directory.admit(who, f"{who}@example.org")
         return await self.directory.create_machine(who, "local")
+
+    async def asleep(self) -> Machine:
+        """The sleeping machine of a fresh user."""
+        machine = await self.somebody()
+        return await self.directory.change(machine, state=MachineState.SUSPENDED, machine_id="m1")
 
     async def woken(self, machine: Machine, was: str, start_ms: float, ready_ms: float) -> None:
         detail = {"was": was, "start_ms": start_ms, "ready_ms": ready_ms}
@@ -47,6 +63,43 @@ class WakesContract(DirectoryCase):
         found = await self.wakes.find(machine.user_id)
         assert found.machine == machine
         assert found.user == await self.directory.user(machine.user_id)
+
+    async def test_a_machine_that_sleeps_is_claimed_as_it_is_found(self) -> None:
+        machine = await self.asleep()
+        found = await self.wakes.find(machine.user_id, CLAIM)
+        assert found.claimed
+        assert found.machine == await self.directory.machine(machine.user_id)
+        assert found.machine is not None
+        assert found.machine.generation == machine.generation + 1
+        assert found.machine.state is MachineState.STARTING
+        assert found.machine.lease_owner == "router:1"
+        again = await self.wakes.find(machine.user_id, CLAIM)
+        assert (again.claimed, again.machine) == (False, found.machine)
+
+    async def test_of_many_who_want_it_one_has_it(self) -> None:
+        machine = await self.asleep()
+        claims = [{**CLAIM, "lease_owner": f"router:{number}"} for number in range(10)]
+        calls = [deferred(self.wakes.find(machine.user_id, claim)) for claim in claims]
+        found = await gatherResults(calls, consumeErrors=True)
+        assert sum(each.claimed for each in found) == 1
+
+    async def test_only_what_sleeps_and_nobody_has_in_hand_is_claimed(self) -> None:
+        fresh = await self.somebody()
+        assert not (await self.wakes.find(fresh.user_id, CLAIM)).claimed
+        machine = await self.asleep()
+        later = datetime.now(UTC) + timedelta(minutes=1)
+        machine = await self.directory.change(
+            machine, lease_owner="router:2", lease_expires_at=later
+        )
+        found = await self.wakes.find(machine.user_id, CLAIM)
+        assert (found.claimed, found.machine) == (False, machine)
+        assert not (await self.wakes.find(anybody(), CLAIM)).claimed
+
+    async def test_nothing_is_claimed_for_who_may_not_come_in(self) -> None:
+        machine = await self.asleep()
+        await self.directory.set_user_state(machine.user_id, UserState.BLOCKED)
+        found = await self.wakes.find(machine.user_id, CLAIM)
+        assert (found.claimed, found.machine) == (False, machine)
 
     async def test_wakes_are_told_newest_first_with_what_they_took(self) -> None:
         machine = await self.somebody()

@@ -221,6 +221,9 @@ class OtherRouterTests(SynchronousTestCase):
         self.lease(60, owner="router:1", state=MachineState.SUSPENDING)
         self.world.awake()
 
+    def stopped(self) -> None:
+        run(self.world.store.change(self.world.row(), state=MachineState.STOPPED))
+
     def test_a_row_that_was_changed_meanwhile_is_read_again(self) -> None:
         changes = 0
 
@@ -231,6 +234,7 @@ class OtherRouterTests(SynchronousTestCase):
                 row = self.world.row()
                 run(self.world.store.change(row, wake_cause=f"other {changes}"))
 
+        self.stopped()  # one that sleeps is claimed as it is found
         self.world.directory.step = step  # type: ignore[assignment]
         self.world.awake()
         self.assertEqual(changes, 3)
@@ -245,6 +249,7 @@ class OtherRouterTests(SynchronousTestCase):
                 deleted = True
                 self.world.store.drop_machine(ALICE)
 
+        self.stopped()  # one that sleeps is claimed as it is found
         self.world.directory.step = step  # type: ignore[assignment]
         self.world.awake()
         self.assertEqual(self.world.fleet_twin.made, 1, "its machine was adopted")
