@@ -88,19 +88,22 @@ class _Probe:
 
 
 async def examine(
-    backend: Backend, seconds: float, connected: Callable[[], None] = lambda: None
+    backend: Backend, seconds: float, connected: Callable[[], bool] = lambda: True
 ) -> Health | None:
     """
     What the machine behind C{backend} answers within so many seconds; C{None} if nothing. May
     be cancelled. A connection that answered is kept for the first request.
 
-    @param connected: called once there is a connection.
+    @param connected: called once there is a connection; whether it is of use still. Who gives up
+        as it comes about has it all the same.
     """
     try:
         upstream = await backend.connect(_uncounted)
     except (OSError, GatewayTimeout):
         return None
-    connected()
+    if not connected():
+        upstream.transport.abortConnection()
+        return None
     attempt = _Probe(upstream)
     upstream.arm(seconds)
     return await attempt.answered

@@ -26,6 +26,10 @@ TOP: Final = 20
 """Users in one answer unless asked for otherwise."""
 
 
+USUAL: Final = ("request", "navigation", "operator")
+"""Causes that there are at every router, shown from the start."""
+
+
 class AwakeApi:
     """The part of the admin API that says who is awake, for how long, and what for."""
 
@@ -70,6 +74,9 @@ class AwakeGauges:
         self._directory = directory
         self._registry = registry
         self._fleet: dict[str, FleetWaking] = {}
+        for cause in USUAL:
+            self._fleet[cause] = FleetWaking(0, 0.0)
+            self._watch(cause)
 
     async def refresh(self) -> None:
         """

@@ -132,11 +132,12 @@ class Knocking:
         # What comes of it now is an error of ours, and ends the wake.
         visit.running.addErrback(self._failed)
 
-    def _connected(self, visit: _Visit) -> None:
+    def _connected(self, visit: _Visit) -> bool:
         visit.connected = True
         self._knocks.trips.note(self._place, self._clock.seconds() - visit.began)
         self._arm(self._again)
         self._again = min(self._again * 2, ANSWER_SECONDS)
+        return not self._over
 
     def _heard(self, answer: Health | Failure | None, visit: _Visit) -> Failure | None:
         self._visits.remove(visit)

@@ -166,11 +166,22 @@ class ProbeTests(SynchronousTestCase):
 
     def test_the_connection_is_told_of_before_the_answer(self) -> None:
         relayed, told = Relayed(), []
-        asked = Deferred.fromCoroutine(examine(relayed.backend, 1.0, lambda: told.append(1)))
+
+        def connected() -> bool:
+            told.append(1)
+            return True
+
+        asked = Deferred.fromCoroutine(examine(relayed.backend, 1.0, connected))
         self.assertEqual(told, [1])
         self.assertNoResult(asked)
         relayed.machine.receive(OK)
         self.assertEqual(self.successResultOf(asked), Health())
+
+    def test_a_connection_that_came_too_late_is_ended(self) -> None:
+        relayed = Relayed()
+        asked = Deferred.fromCoroutine(examine(relayed.backend, 1.0, lambda: False))
+        self.assertIsNone(self.successResultOf(asked))
+        self.assertTrue(relayed.machine.aborted)
 
     def test_until_close(self) -> None:
         relayed = Relayed()

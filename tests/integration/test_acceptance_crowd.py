@@ -138,7 +138,7 @@ class FiftyTests(MatrixCase):
                 self.assertEqual({state_of(pid) for pid in processes}, {"T"})
                 asleep = processes
         self.assertEqual(processes, asleep)
-        self.assertEqual(matrix.metric("matrix_wake_failures_total"), 0, matrix.events("alice"))
+        self.assertEqual(matrix.metric("matrix_wake_failures_total"), 0, matrix.events(names[0]))
         self.assertEqual({len(matrix.events(name, "wake")) for name in names}, {2})
 
     def processes(self, names: list[str]) -> list[int]:
