@@ -109,6 +109,7 @@ class StockTests(StockCase):
 
     async def test_who_comes_gets_one_and_it_is_theirs(self) -> None:
         await self.stocking.fill()
+        await self.pause(0.1)  # until Fly shows what was made
         self.forget_calls()
         row = await self.comes(self.fleet)
         self.assertNotIn("machines.create", self.calls())

@@ -346,7 +346,7 @@ class OutageTests(TwoRouters):
     def test_a_wake_that_an_outage_broke_off_holds_nobody_up(self) -> None:
         self.rest()
         self.two.directory.step = lambda name, when: (
-            self.one.store.lose() if (name, when) == ("change", "after") else None
+            self.one.store.lose() if (name, when) == ("find", "after") else None
         )
         self.two.provider_twin.fail("start", ProviderError("not now"))
         [error] = outcome(self.two.want())

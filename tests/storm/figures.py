@@ -27,15 +27,17 @@ OURS = ("matrix.", "uvloop.", "ssl.", "_ssl.", "asyncio.", "_asyncio.", "twisted
 """Whose objects are counted one by one."""
 
 RESTLESS = {
+    "matrix.directory.awake.FleetWaking": 10,
     "matrix.metrics._instruments.Counter": 100,
+    "matrix.metrics._instruments.Gauge": 10,
     "matrix.metrics._instruments.Histogram": 10,
     "twisted.internet.base.DelayedCall": 60,
     "uvloop.loop.TimerHandle": 10,
     "uvloop.loop.UVTimer": 10,
 }
 """How many more there may be of objects that come and go, or come once. There is a counter for
-each reason of a refusal ever given, and a histogram for each state that a machine was ever woken
-from; the reactor keeps up to fifty timers that were cancelled until they would have been due."""
+each reason of a refusal ever given, a gauge for each cause of a wake, and a histogram for each state
+that a machine was ever woken from; the reactor keeps up to fifty timers that were cancelled until they would have been due."""
 
 DATABASE_CONNECTION = "matrix.directory._connection.Connection"
 
