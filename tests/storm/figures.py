@@ -36,8 +36,9 @@ RESTLESS = {
     "uvloop.loop.UVTimer": 10,
 }
 """How many more there may be of objects that come and go, or come once. There is a counter for
-each reason of a refusal ever given, a gauge for each cause of a wake, and a histogram for each state
-that a machine was ever woken from; the reactor keeps up to fifty timers that were cancelled until they would have been due."""
+each reason of a refusal ever given, a gauge for each cause of a wake, a histogram for each state
+that a machine was ever woken from; and the reactor keeps up to fifty timers that were cancelled
+until they would have been due."""
 
 DATABASE_CONNECTION = "matrix.directory._connection.Connection"
 
