@@ -73,6 +73,8 @@ class LifeTests(Case):
         self.ask("dave", "GET", "/v1/files/")
         self.until_asleep("dave")
         self.ask("dave", "GET", "/v1/files/")
+        # A wake is on record when those who waited for it are on their way.
+        self.matrix.until(lambda: len(self.matrix.events("dave", "wake")) == 2, 10.0, "two wakes")
         told = [(event["kind"], event["cause"]) for event in self.matrix.events("dave")]
         self.assertEqual(told, [("wake", "request"), ("suspend", "idle"), ("wake", "request")])
         wake, _, birth = self.matrix.events("dave")

@@ -118,6 +118,7 @@ class TakingTests(HomeCase, TestCase):
         again = self.boot()
         await self.ready(again)
         snapshot = await self.taken(again)
+        await self.done("unlock")  # what restic was just sending as it died may have come since
         self.assertEqual((await self.done("list", "locks")).out, "")
         await self.sound()
         _, _, content = await self.call(again, "GET", "/v1/snapshots")
