@@ -105,7 +105,7 @@ class TakingTests(HomeCase, TestCase):
         await self.begin_repository()
         daemon = self.boot()
         await self.ready(daemon)
-        (daemon.root / "large").write_bytes(os.urandom(30_000_000))
+        (daemon.root / "large").write_bytes(os.urandom(150_000_000))
         call = self.call(daemon, "POST", "/-/snapshot", {"cause": "interval"})
         began = Deferred.fromCoroutine(call)
         await self.until_backing_up(daemon)
