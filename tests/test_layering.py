@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 ROOT = Path(__file__).parent.parent
 
-BASE = frozenset({"model", "errors", "files", "settings", "processes"})
+BASE = frozenset({"model", "errors", "files", "flights", "settings", "processes"})
 LIBRARY = frozenset({"net", "http", "auth", "directory", "machines", "snapshots", "metrics"})
 API = frozenset({"api"})
 SERVICE = frozenset({"router", "daemon", "neo", "chronos", "browser", "deus"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -190,12 +190,21 @@ class FlyClient:
     # volumes
 
     async def create_volume(
-        self, app: str, request: Config, priority: Priority = Priority.WAKE
+        self,
+        app: str,
+        request: Config,
+        priority: Priority = Priority.WAKE,
+        before: Callable[[], Awaitable[None]] | None = None,
     ) -> FlyVolume:
-        """Make a volume: new, from a snapshot (C{snapshot_id}) or a fork (C{source_volume_id})."""
+        """
+        Make a volume: new, from a snapshot (C{snapshot_id}) or a fork (C{source_volume_id}).
+
+        @param before: awaited right before the call is made.
+        """
         call = Call(
-            Action.VOLUME, "POST", f"{_app(app)}/volumes", app, request, timeout=60.0, shared=True
-        )
+            Action.VOLUME, "POST", f"{_app(app)}/volumes", app, request,
+            timeout=60.0, shared=True, before=before,
+        )  # fmt: skip
         return await self._http.ask(call, FlyVolume, priority)
 
     async def volume(self, app: str, volume_id: str) -> FlyVolume:
@@ -205,7 +214,8 @@ class FlyClient:
 
     async def volumes(self, app: str) -> list[FlyVolume]:
         """An app's volumes but those that were deleted."""
-        call = Call(Action.READ, "GET", f"{_app(app)}/volumes", app, shared=True)
+        path = f"{_app(app)}/volumes"
+        call = Call(Action.READ, "GET", path, path, shared=True, joint=True)
         found = await self._http.ask(call, list[FlyVolume])
         return [volume for volume in found if not volume.is_gone]
 

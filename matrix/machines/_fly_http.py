@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 
 from matrix.directory.interfaces import DirectoryUnavailable
+from matrix.flights import Flights
 from matrix.machines._fly_errors import Action, FlyError, Refusal, Verdict, judge, unheard
 from matrix.machines._fly_line import Line
 from matrix.machines._fly_rates import USUAL, Priority, Rate, RateLimiter
@@ -57,6 +58,11 @@ class Call:
     shared: bool = False
     """Whether routers come in each other's way: what concerns one machine only one of them asks
     at a time, but an app is everybody's."""
+    joint: bool = False
+    """Whether one answer does for all who ask before the question is out: it then costs one turn,
+    however many there are."""
+    before: Callable[[], Awaitable[None]] | None = None
+    """Awaited once it is this call's turn, which may take long, right before it is made."""
 
     @property
     def bucket(self) -> Hashable:
@@ -96,6 +102,7 @@ class FlyHttp:
         self._paces = paces
         self._lines: dict[str, Line] = {}
         """Of this process, by what is asked of which app."""
+        self._flights: Flights[object] = Flights()
         self.calls = 0
         """How many were made."""
 
@@ -125,15 +132,29 @@ class FlyHttp:
 
         @raise FlyError: as L{ask}.
         """
-        if call.shared and self._paces is not None:
-            # One of each process at a time: a turn that is taken is lost if its caller gives up,
-            # and with many who took theirs long before, nobody's would come in time.
-            async with self._lines.setdefault(call.pace, Line()).turn(priority):
-                await self._limiter.turn(call.bucket, call.rate, priority)
-                await self._shared_turn(call, self._paces)
-        else:
+        if not call.joint:
+            await self._turn(call, priority)
+            if call.before is not None:
+                await call.before()
+            return await self._exchange(call)
+        name = f"{call.pace} {priority}"
+
+        async def together() -> object:
+            await self._turn(call, priority)
+            self._flights.close(name)
+            return await self._exchange(call)
+
+        return await self._flights.join(name, together)
+
+    async def _turn(self, call: Call, priority: Priority) -> None:
+        if not call.shared or self._paces is None:
             await self._limiter.turn(call.bucket, call.rate, priority)
-        return await self._exchange(call)
+            return
+        # One of each process at a time: a turn that is taken is lost if its caller gives up,
+        # and with many who took theirs long before, nobody's would come in time.
+        async with self._lines.setdefault(call.pace, Line()).turn(priority):
+            await self._limiter.turn(call.bucket, call.rate, priority)
+            await self._shared_turn(call, self._paces)
 
     async def _shared_turn(self, call: Call, paces: Paces) -> None:
         try:

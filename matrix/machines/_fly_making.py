@@ -22,6 +22,9 @@ from matrix.machines.interfaces import ProviderError, Stranded
 
 AGAIN = 1.0
 """Seconds after which to try again when it is not clear what came of a call."""
+LOOKS = 20
+"""How often to look, with pauses, for a machine that is said to be there: for some seconds Fly may
+not show one that it has made (facts/fly.md section 4)."""
 FULL_AGAIN = 30.0
 """Seconds after which to try again when there is no room anywhere."""
 
@@ -58,16 +61,16 @@ class Making:
         @raise Stranded: there is a volume with data, and no room beside it.
         @raise ProviderError: it could not be made; the next attempt goes on from here.
         """
-        ledger, row = self._ledger, self._ledger.row
+        row = self._ledger.row
         usual = self._wanted_at(row.region, None)
-        if row.provision_step is None and row.machine_id is None:
-            await ledger.write(app=ledger.app, provision_step=steps.since_now(steps.BEGUN))
-            volume = None
-        else:
-            found = await self._existing(usual)
+        volume = None
+        if row.provision_step is not None or row.machine_id is not None:
+            found = None if row.machine_id is None else await self._look(row.machine_id)
+            if found is None:
+                volume = await self._volumes.present(usual)
+                found = await self._holder(volume)
             if found is not None:
                 return await self._adopt(found)
-            volume = await self._volumes.present(usual)
         return await self._make(volume)
 
     async def _make(self, volume: FlyVolume | None) -> str:
@@ -120,21 +123,31 @@ class Making:
 
     # what is there already
 
-    async def _existing(self, wanted: Wanted) -> FlyMachine | None:
-        """The machine, if there is one."""
-        row, client, app = self._ledger.row, self._client, self._ledger.app
-        if row.machine_id is not None:
-            machine_id = row.machine_id
-            try:
-                found = await self._patience.of(
-                    lambda: client.machine(app, machine_id, self._priority)
-                )
-                if not found.is_gone:
-                    return found
-            except FlyError as error:
-                if error.reason != "not-found":
-                    raise
-        return await self._by_metadata(wanted)
+    async def _look(self, machine_id: str) -> FlyMachine | None:
+        """A machine, if there is one and it shows."""
+        client, app = self._client, self._ledger.app
+        try:
+            found = await self._patience.of(lambda: client.machine(app, machine_id, self._priority))
+        except FlyError as error:
+            if error.reason != "not-found":
+                raise
+            return None
+        return None if found.is_gone else found
+
+    async def _holder(self, volume: FlyVolume | None) -> FlyMachine | None:
+        """
+        The machine that has a volume. To ask for it costs no call of those that the whole app
+        shares, as a listing does.
+        """
+        machine_id = None if volume is None else volume.attached_machine_id
+        if machine_id is None:
+            return None
+        for _ in range(LOOKS):
+            found = await self._look(machine_id)
+            if found is not None:
+                return found
+            await self._patience.moment()
+        return None
 
     async def _by_metadata(self, wanted: Wanted) -> FlyMachine | None:
         row, client, app = self._ledger.row, self._client, self._ledger.app
@@ -202,7 +215,7 @@ class Making:
                     priority=self._priority,
                 )
             except FlyError as error:
-                found = await self._perhaps_made(error, wanted)
+                found = await self._perhaps_made(error, wanted, volume_id)
                 if found is not None:
                     return await self._adopt(found)
                 await self._patience.pause(error)
@@ -211,19 +224,23 @@ class Making:
                 await self._ledger.write(machine_id=made.id, image=image, provision_step=step)
                 return made.id
 
-    async def _perhaps_made(self, error: FlyError, wanted: Wanted) -> FlyMachine | None:
+    async def _perhaps_made(
+        self, error: FlyError, wanted: Wanted, volume_id: str
+    ) -> FlyMachine | None:
         """
         What was made although making it was refused, or not answered.
 
-        @return: C{None} if it may be tried again.
+        @return: C{None} if it may be tried again: its name keeps it from being made twice.
         @raise FlyError: it may not.
         """
         if error.verdict is Verdict.SOON:
             return None
         if error.verdict is not Verdict.AMBIGUOUS and error.reason != "volume-claimed":
             raise error
-        found = await self._by_metadata(wanted)
-        if found is None and error.reason != "name-taken":
+        found = await self._holder(await self._volumes.look(volume_id))
+        if found is None and error.reason == "name-taken":
+            found = await self._by_metadata(wanted)
+        elif found is None and error.reason == "volume-claimed":
             raise _later(error) from error
         return found
 

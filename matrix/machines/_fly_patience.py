@@ -58,6 +58,10 @@ class Patience:
         self._full_since = now if self._full_since is None else self._full_since
         return min(self.left, self._full_since + FULL_PATIENCE - now)
 
+    async def moment(self) -> None:
+        """Let as much time pass as between two tries, if it is left."""
+        await self.sleep(PAUSE)
+
     async def sleep(self, seconds: float) -> None:
         """Let time pass, as much as is left."""
         if (longest := min(seconds, self.left)) > 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from twisted.logger import Logger
@@ -123,9 +123,15 @@ class Volumes:
         copies = steps.copies(row)
         source = row.former_volume_id if copies else None
         kind, made_step = (steps.COPYING, steps.COPY) if copies else (steps.BEGUN, steps.EMPTY)
+
+        async def begin() -> None:
+            # The turn to ask may come late: only from now on may something be on its way.
+            app = self._ledger.app
+            await self._ledger.write(app=app, provision_step=steps.since_now(kind))
+
         while True:
             try:
-                made = await self._patience.of(lambda: self._create(wanted.volume(source)))
+                made = await self._patience.of(lambda: self._create(wanted.volume(source), begin))
             except FlyError as error:
                 if copies and error.reason == "volume-not-found":
                     raise Stranded(str(error), can_copy=False) from error
@@ -135,17 +141,18 @@ class Volumes:
                 if found is not None:
                     return found
                 await self._patience.pause(error)
-                await self._ledger.write(provision_step=steps.since_now(kind))
             else:
                 await self._ledger.write(
                     volume_id=made.id, region=made.region, provision_step=made_step
                 )
                 return made
 
-    async def _create(self, request: Mapping[str, Any]) -> FlyVolume:
+    async def _create(
+        self, request: Mapping[str, Any], begin: Callable[[], Awaitable[None]]
+    ) -> FlyVolume:
         client, app = self._client, self._ledger.app
         try:
-            return await client.create_volume(app, request, self._priority)
+            return await client.create_volume(app, request, self._priority, begin)
         except FlyError as error:
             if error.reason != "not-found":
                 raise
@@ -155,7 +162,7 @@ class Volumes:
         except FlyError as error:
             if error.reason != "app-name-taken":  # by us, for another user, a moment ago
                 raise
-        return await client.create_volume(app, request, self._priority)
+        return await client.create_volume(app, request, self._priority, begin)
 
     async def usable(self, volume: FlyVolume) -> None:
         """

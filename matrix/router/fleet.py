@@ -36,10 +36,11 @@ LEASE = timedelta(seconds=60)
 SETTLED = timedelta(seconds=60)
 """For how long an address at which a machine was in use is surely still its own: to be moved it
 is stopped, and copied to another host."""
-HEARING = 0.5
+HEARING = 2.0
 """Seconds for other routers to object to a suspend before anything is ended: a notification
-takes a few milliseconds, but on a busy host processes wait for tenths of a second. A router that
-was busier than that wakes what it still needs. Whoever comes meanwhile does not wait for it."""
+takes a few milliseconds, but processes of a host that is overloaded wait for longer, and so do
+those whose connection to PostgreSQL is being made anew. A router that was cut off for longer
+wakes what it still needs. Whoever comes meanwhile does not wait for it."""
 SOON = 1.0
 """Seconds after which to try again when nothing better is known."""
 

@@ -80,6 +80,7 @@ class StepsTests(Case):
         volume = ["volumes.create", "apps.create", "volumes.create"]
         self.assertEqual(asked, [
             (None, "begun", []),
+            ("begun", "begun", volume[:2]),
             ("begun", "volume", volume),
             ("volume", "made", [*volume, "machines.create"]),
         ])  # fmt: skip

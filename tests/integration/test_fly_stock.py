@@ -123,6 +123,15 @@ class StockTests(StockCase):
         self.assertEqual(len(self.machines()), 3)
         await self.all_accounted_for()
 
+    async def test_one_that_fly_does_not_show_yet_is_waited_for(self) -> None:
+        self.tuning.set("unseen", "0.5")
+        await self.stocking.fill()
+        self.forget_calls()
+        row = await self.comes(self.fleet)
+        self.assertNotIn("machines.create", self.calls())
+        self.is_theirs(row.machine)
+        await self.all_accounted_for()
+
     async def test_who_comes_when_there_is_none_gets_a_new_one(self) -> None:
         row = await self.comes(self.fleet)
         self.is_theirs(row.machine)

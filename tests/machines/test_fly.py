@@ -317,6 +317,46 @@ class SharedPaceTests(FlyCase):
         self.clock.pump([1.0] * 4)
         self.successResultOf(waiting)
 
+    def test_one_listing_of_volumes_does_for_all_who_wait_for_it(self) -> None:
+        self.fly.answers = [(200, [], {}) for _ in range(9)]
+        first, second, _ = self.clients
+        for _ in range(3):
+            self.assertEqual(self.successResultOf(self.begin(first.volumes("a"))), [])
+        waiting = [self.begin(client.volumes("a")) for client in (first, second) * 10]
+        waiting[0].cancel()
+        self.failureResultOf(waiting.pop(0), CancelledError)
+        self.assertEqual(len(self.fly.asked), 3)
+        self.clock.pump([1.0] * 2)
+        for each in waiting:
+            self.assertEqual(self.successResultOf(each), [])
+        self.assertEqual(len(self.fly.asked), 5, "one of each process")
+
+    def test_what_is_to_be_noted_before_a_call_is_noted_at_its_turn(self) -> None:
+        noted: list[int] = []
+
+        async def note() -> None:
+            noted.append(len(self.fly.asked))
+
+        answer = {"id": "vol_1", "state": "created"}
+        self.fly.answers = [(200, answer, {}) for _ in range(4)]
+        running = [
+            self.begin(client.create_volume("a", {"name": "v"}, before=note))
+            for client in (*self.clients, self.clients[0])
+        ]
+        self.assertEqual(noted, [0, 1, 2])
+        self.clock.advance(1.0)
+        self.assertEqual(noted, [0, 1, 2, 3])
+        for each in running:
+            self.successResultOf(each)
+
+    def test_who_comes_after_a_listing_was_asked_for_has_their_own(self) -> None:
+        self.fly.mute = True
+        early = self.begin(self.clients[0].volumes("a"))
+        self.assertEqual(len(self.fly.asked), 1)
+        self.fly.mute, self.fly.answers = False, [(200, [], {})]
+        self.assertEqual(self.done(self.clients[0].volumes("a")), [])
+        self.assertNoResult(early)
+
     def test_what_concerns_a_machine_is_nobody_elses(self) -> None:
         calls = self.directory.calls
         for client in self.clients:

@@ -12,9 +12,9 @@ from twisted.logger import Logger
 from matrix.auth import ApiRefusal, ApiUnreachable, AuthApi, Latchkey
 from matrix.directory import DirectoryUnavailable, ISignIns
 from matrix.errors import Unavailable
+from matrix.flights import Flights
 from matrix.metrics import Registry, series
 from matrix.model import SignIn
-from matrix.router.signin.flights import Flights
 from matrix.router.signin.wallet import Wallet
 
 LEASE = 15.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from matrix.router.signin.flights import Flights
+from matrix.flights import Flights
 
 
 class FlightTests(SynchronousTestCase):
@@ -61,6 +61,21 @@ class FlightTests(SynchronousTestCase):
         self.begun[0].callback("done")
         self.assertEqual(self.successResultOf(late), "done")
 
+    def test_who_comes_too_late_begins_another(self) -> None:
+        first = self.join()
+        self.flights.close("a")
+        late, last = self.join(), self.join()
+        self.assertEqual(len(self.begun), 2)
+        self.begun[1].callback("second")
+        self.assertEqual([self.successResultOf(each) for each in (late, last)], ["second"] * 2)
+        self.assertNoResult(first)
+        again = self.join()
+        self.begun[0].callback("first")
+        self.assertEqual(self.successResultOf(first), "first")
+        self.assertNoResult(again)
+        self.begun[2].callback("third")
+        self.assertEqual(self.successResultOf(again), "third")
+
     def test_what_is_done_at_once_is_no_trouble(self) -> None:
         async def attempt() -> str:
             return "at once"
@@ -69,6 +84,9 @@ class FlightTests(SynchronousTestCase):
             self.assertEqual(self.successResultOf(self.flights.join("a", attempt)), "at once")
 
     def test_stopping_tells_who_waits(self) -> None:
-        waiting = self.join()
+        waiting = [self.join()]
+        self.flights.close("a")
+        waiting += [self.join(), self.join()]
         self.flights.stop()
-        self.failureResultOf(waiting, CancelledError)
+        for each in waiting:
+            self.failureResultOf(each, CancelledError)
