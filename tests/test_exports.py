@@ -194,6 +194,7 @@ EXPORTS = {
         "Server",
         "SpawnError",
         "Supervised",
+        "descendants",
         "find",
         "group_members",
         "host_boot",

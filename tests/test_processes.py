@@ -27,6 +27,7 @@ from matrix.processes import (
     Identity,
     Process,
     SpawnError,
+    descendants,
     find,
     group_members,
     host_boot,
@@ -358,6 +359,35 @@ class KnowingTests(ProcessCase):
         if ROOT:
             self.assertEqual(set(user_members(65533)), everybody)
         self.assertLessEqual(everybody, set(user_members(identity.uid)))
+
+    def test_descendants_whatever_their_session(self) -> None:
+        line = "setsid sh -c 'sleep 62 & wait' & (sleep 61 & wait) & wait"
+        leader = self.spawn("/bin/sh", "-c", line)
+
+        def family() -> list[Process]:
+            found = descendants(leader)
+            names = [Path(f"/proc/{each.pid}/comm").read_text().strip() for each in found]
+            return found if sorted(names) == ["sh", "sh", "sleep", "sleep"] else []
+
+        found = eventually(family)
+        self.addCleanup(lambda: [signal_process(each, signal.SIGKILL) for each in found])
+        self.assertEqual(len({os.getsid(each.pid) for each in found}), 2)
+        self.assertEqual(len(set(found) - set(group_members(leader.pid))), 2)
+
+    def test_descendants_of_a_thread_other_than_the_first(self) -> None:
+        code = (
+            "import subprocess, threading; "
+            "threading.Thread(target=subprocess.run, args=(['sleep', '60'],)).start()"
+        )
+        leader = self.python(code)
+        (child,) = eventually(lambda: descendants(leader))
+        self.assertEqual(eventually(lambda: descendants(leader)), [child])
+
+    def test_what_is_gone_has_no_descendants(self) -> None:
+        process = self.spawn("/bin/sleep", "60")
+        signal_process(process, signal.SIGKILL)
+        eventually(lambda: find(process.pid) is None)
+        self.assertEqual(descendants(process), [])
 
     @staticmethod
     def of_three(found: list[Process]) -> list[Process]:

@@ -2,6 +2,7 @@
 
 from matrix.processes._proc import (
     Process,
+    descendants,
     find,
     group_members,
     host_boot,
@@ -25,6 +26,7 @@ __all__ = [
     "Server",
     "SpawnError",
     "Supervised",
+    "descendants",
     "find",
     "group_members",
     "host_boot",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,6 +113,30 @@ def marked_members(mark: str) -> list[Process]:
     """
     needle = b"\0" + mark.encode("utf-8", "surrogateescape") + b"\0"
     return _living(_pids(), lambda stat: needle in b"\0" + _environment(stat.process.pid))
+
+
+def descendants(process: Process) -> list[Process]:
+    """
+    The living children of a process, theirs, and so on, whatever their groups and sessions; not
+    those whose parent has died. Reads a few files for each.
+    """
+    found: list[Process] = []
+    for pid in _children(process.pid):
+        stat = _stat(pid)
+        if stat is not None and stat.alive:
+            found += [stat.process, *descendants(stat.process)]
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    """Of all its threads (proc_tid_children(5))."""
+    found: list[int] = []
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                text = Path(f"/proc/{pid}/task/{thread}/children").read_text("ascii")
+                found += map(int, text.split())
+    return found
 
 
 def _environment(pid: int) -> bytes:

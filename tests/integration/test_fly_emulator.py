@@ -24,7 +24,7 @@ from matrix.errors import ConfigurationError
 from matrix.machines._flytoml import read
 from matrix.machines._plan import plan
 from matrix.machines._template import fill
-from matrix.processes import find, is_alive, state
+from matrix.processes import find, is_alive, signal_process, state
 from matrix.testing.fly.answers import WrongAnswer
 from matrix.testing.fly.emulator import TOKEN, FlyEmulator
 from matrix.testing.fly.running import RunningEmulator
@@ -202,9 +202,25 @@ class EmulatorTests(FlyProcessCase):
         await self.power(machine, "suspend", "suspended")
         self.assertEqual(state(child), "T")
         await self.power(machine, "start", "started")
-        self.assertEqual(state(child), "S")
+        self.assertIn(state(child), ("R", "S"))
         await self.power(machine, "stop", "stopped")
         self.assertFalse(is_alive(child))
+
+    async def test_a_child_that_left_its_session_stands_still_with_it(self) -> None:
+        await self.emulator.close()
+        self.open("sh -c 'setsid sleep 600 & echo $! > {data}/child; wait'")
+        machine = await self.ok("POST", "/apps/users/machines", {"config": CONFIG})
+        await self.reach(machine["id"], "started")
+        note = self.directory / "machines" / machine["id"] / "root" / "child"
+        await self.until(lambda: note.exists() and note.read_text().endswith("\n"))
+        child = find(int(note.read_text()))
+        assert child is not None
+        self.addCleanup(signal_process, child, signal.SIGKILL)
+        await self.until(lambda: os.getsid(child.pid) == child.pid)
+        await self.power(machine, "suspend", "suspended")
+        self.assertEqual(state(child), "T")
+        await self.power(machine, "start", "started")
+        self.assertIn(state(child), ("R", "S"))
 
     async def test_a_destruction_does_not_wait_for_the_grace_of_a_stop(self) -> None:
         await self.emulator.close()

@@ -20,11 +20,13 @@ from matrix.processes import (
     ExitWatch,
     Process,
     SpawnError,
+    descendants,
     find,
     group_members,
     is_alive,
     python_reach,
     read_pid_file,
+    signal_process,
     spawn,
     watch_exit,
 )
@@ -94,8 +96,8 @@ class IPrograms(Interface):
 @implementer(IPrograms)
 class LocalPrograms:
     """
-    Processes of this host. They outlive us, and are found again by their pid files; what
-    leaves its machine's process group is not followed.
+    Processes of this host. They outlive us, and are found again by their pid files. Children that
+    leave their machine's process group are frozen and thawed with it, but not ended.
     """
 
     def __init__(self, reactor: Any, command: Command) -> None:
@@ -212,11 +214,16 @@ def _is_theirs(process: Process) -> bool:
 
 
 def _signal(process: Process, number: int) -> None:
-    if _is_theirs(process):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            return
+    if not _is_theirs(process):
+        return
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return
+    if number in (signal.SIGSTOP, signal.SIGCONT):
+        # After the group: who stands still begins no more children.
+        for each in descendants(process):
+            signal_process(each, number)
 
 
 def _has_group(process: Process) -> bool:
