@@ -200,6 +200,7 @@ EXPORTS = {
         "host_boot",
         "is_alive",
         "marked_members",
+        "put_behind",
         "python_reach",
         "read_pid_file",
         "session_members",

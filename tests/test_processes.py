@@ -33,6 +33,7 @@ from matrix.processes import (
     host_boot,
     is_alive,
     marked_members,
+    put_behind,
     python_reach,
     read_pid_file,
     session_members,
@@ -321,6 +322,20 @@ class KnowingTests(ProcessCase):
         signal_process(process, signal.SIGKILL)
         eventually(lambda: not is_alive(process))
         self.assertFalse(signal_process(process, signal.SIGTERM))
+
+    def test_one_that_is_put_behind_lets_others_go_first(self) -> None:
+        process = self.spawn("/bin/sleep", "60")
+        put_behind(process, 7)
+        self.assertEqual(os.getpriority(os.PRIO_PROCESS, process.pid), 7)
+        autogroup = Path(f"/proc/{process.pid}/autogroup")
+        if os.geteuid() == 0 and autogroup.exists():  # others may be told to try later
+            self.assertIn("nice 7", autogroup.read_text())
+
+    def test_putting_behind_what_is_gone_does_nothing(self) -> None:
+        process = self.spawn("/bin/sleep", "60")
+        signal_process(process, signal.SIGKILL)
+        eventually(lambda: find(process.pid) is None)
+        put_behind(process, 7)
 
     def test_a_zombie_is_dead(self) -> None:
         child = subprocess.Popen(["/bin/sleep", "60"])

@@ -35,6 +35,9 @@ seemed to rest. It reads only what changed, so it takes seconds."""
 FAMILY = ("", "-wal", "-shm", "-journal")
 """What SQLite keeps beside a database; all of it is in the copy."""
 
+GENTLY = ("-o", "rest.connections=2")
+"""Uploads at a time: two keep a line busy, and more only delay what users ask for meanwhile."""
+
 _SPECIAL = re.compile(r"([\\*?\[\]])")
 
 
@@ -178,7 +181,7 @@ class Backups:
 
         tell(Progress("backup", bytes_total=found.bytes))
         arguments = [
-            "backup", "--json", "--host", self._user, "--exclude-caches",
+            "backup", "--json", "--host", self._user, "--exclude-caches", *GENTLY,
             *(f"--tag={tag}" for tag in dict.fromkeys(tags)),
             *self._excludes(found.copied),
             ".",

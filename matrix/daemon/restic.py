@@ -149,6 +149,8 @@ class Restic:
             "HOME": str(self._volume.private),
             "RESTIC_CACHE_DIR": str(self._volume.restic_cache),
             "RESTIC_PROGRESS_FPS": "2",
+            # By which a provider on one's own computer finds what belongs to a machine.
+            **{name: os.environ[name] for name in ("MATRIX_MACHINE_ID",) if name in os.environ},
             **self._briefing.restic_environment(),
         }
 

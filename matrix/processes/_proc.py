@@ -201,3 +201,18 @@ def signal_group(process: Process, number: int) -> int:
         for member in group_members(process.pid)
         if member.started >= process.started
     )
+
+
+def put_behind(process: Process, niceness: int) -> None:
+    """
+    Let others go before the session that C{process} leads, where there is not processor enough.
+    Does nothing if the process is gone, and what the system does not allow is left out.
+
+    @param niceness: 1 to 19.
+    """
+    # Where the kernel shares the processor out by sessions (sched(7)), the first is what counts.
+    with suppress(OSError):
+        Path(f"/proc/{process.pid}/autogroup").write_text(f"{niceness}")
+    # Of the group: of the process alone it would be that of its first thread.
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PGRP, process.pid, niceness)

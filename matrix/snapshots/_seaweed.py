@@ -21,6 +21,7 @@ from matrix.processes import (
     Process,
     SpawnError,
     is_alive,
+    put_behind,
     read_pid_file,
     signal_process,
     spawn,
@@ -50,6 +51,9 @@ KILL_SECONDS = 10.0
 
 ATTEMPTS = 3
 """A free port may be taken before SeaweedFS gets it, but hardly three times in a row."""
+
+NICENESS = 10
+"""Users' requests go first: what it does for uploads takes all processors there are."""
 
 LOG_LIMIT = 4 << 20
 """Bytes; a longer log is begun anew at a start. It is talkative."""
@@ -216,7 +220,7 @@ class Seaweed:
             "GOMEMLIMIT": MEMORY,
         }
         try:
-            return spawn(
+            process = spawn(
                 [self._program, "-logtostderr=true", "server", *self._options()],
                 env=environment,
                 cwd=self.root,
@@ -226,6 +230,8 @@ class Seaweed:
             )
         except SpawnError as error:
             raise ConfigurationError(f"embedded SeaweedFS does not start: {error}") from None
+        put_behind(process, NICENESS)
+        return process
 
     def _options(self) -> Sequence[str]:
         ports = self._ports

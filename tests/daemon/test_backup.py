@@ -100,6 +100,7 @@ class TakingTests(BackupCase):
         self.assertEqual(arguments[arguments.index("--host") + 1], "alice")
         self.assertEqual([a for a in arguments if "tag" in a], ["--tag=operator", "--tag=x"])
         self.assertIn(f"--exclude={self.volume.data}/.matrix", arguments)
+        self.assertEqual(arguments[arguments.index("-o") + 1], "rest.connections=2")
 
     def test_unchanged_data_after_a_restart_too(self) -> None:
         self.take()

@@ -18,6 +18,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
+from matrix.processes import descendants, find, is_alive
 from matrix.snapshots import Shape
 from matrix.testing.daemon_process import DaemonProcess
 from matrix.testing.home_case import HomeCase
@@ -111,10 +112,15 @@ class TakingTests(HomeCase, TestCase):
         await self.until_backing_up(daemon)
         status, _, content = await self.call(daemon, "POST", "/-/snapshot", {"cause": "suspend"})
         self.assertEqual((status, json.loads(content)["reason"]), (409, "running"))
+        leader = find(daemon.process.pid)
+        assert leader is not None
+        [restic] = descendants(leader)
         daemon.process.kill()
         with contextlib.suppress(EOFError, OSError):
             await began
         daemon.process.wait()
+        while is_alive(restic):
+            await self.aside(time.sleep, 0.02)
         again = self.boot()
         await self.ready(again)
         snapshot = await self.taken(again)
