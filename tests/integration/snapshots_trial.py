@@ -12,7 +12,6 @@ import random
 import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -26,6 +25,7 @@ from twisted.trial.unittest import TestCase
 from matrix.processes import _supervised, read_pid_file, signal_process
 from matrix.snapshots import EmbeddedSeaweed, Keeping, Repositories, S3Store, Shape
 from matrix.testing.restic import KnownCredentials, ResticCase
+from tests.trials.home import DATABASE_SHARE, MIB, differences, listing, make_home, write
 
 MEGABYTES = int(os.environ.get("SNAPSHOT_TRIAL_MB", "1000"))
 KILLS = int(os.environ.get("SNAPSHOT_TRIAL_KILLS", "100"))
@@ -35,7 +35,8 @@ BACKUPS = int(os.environ.get("SNAPSHOT_TRIAL_BACKUPS", "10"))
 """At once, while the store is away. (Each is a process of restic's with some 100 MB.)"""
 SEED = int(os.environ.get("SNAPSHOT_TRIAL_SEED", "1"))
 
-MIB = 1 << 20
+ROW = 65536
+"""Bytes of a row in the database."""
 MEMORY_MIB = 64
 """By how much a transfer may make the service grow, however much is transferred."""
 
@@ -107,22 +108,14 @@ class TrialCase(ResticCase, TestCase):
         """Print what was measured."""
         sys.stdout.write(f"\n[measured] {what}: {text}\n")
 
-    def write(self, path: Path, size: int) -> None:
-        """A file of random bytes, with a mode and a time of its own."""
-        with path.open("wb") as file:
-            for start in range(0, size, MIB):
-                file.write(self.chance.randbytes(min(MIB, size - start)))
-        path.chmod(self.chance.choice([0o600, 0o644, 0o755]))
-        moment = self.chance.randrange(10**9) + 0.25
-        os.utime(path, (moment, moment))
-
 
 class SizeTests(TrialCase):
     """Of a mixed home: many small files, a database, large media, links."""
 
     async def test_a_home(self) -> None:
         await deferToThread(self.make_home)
-        self.tell("home", f"{MEGABYTES} MB, {self.count_files()} files")
+        count = len(await deferToThread(listing, self.source))
+        self.tell("home", f"{MEGABYTES} MB, {count} files, folders and links")
         gauge, began, sent = Gauge(), time.monotonic(), self.bytes_in
         await self.backup()
         took = time.monotonic() - began
@@ -131,7 +124,7 @@ class SizeTests(TrialCase):
         self.assertLess(gauge.grown, MEMORY_MIB)
 
         change = min(10, max(1, MEGABYTES // 10))
-        await deferToThread(self.write, self.source / "media" / "new", change * MIB)
+        await deferToThread(write, self.source / "media" / "new", change * MIB, self.chance)
         began, sent = time.monotonic(), self.bytes_in
         await self.backup()
         took, moved = time.monotonic() - began, (self.bytes_in - sent) / MIB
@@ -143,47 +136,20 @@ class SizeTests(TrialCase):
         await self.done("restore", "latest", "--target", str(target))
         self.tell("restore", f"{time.monotonic() - began:.1f} s; {gauge.stop()}")
         self.assertLess(gauge.grown, MEMORY_MIB)
-        await deferToThread(self.assert_same, self.source, Path(f"{target}{self.source}"))
+        there = await deferToThread(listing, Path(f"{target}{self.source}"))
+        wanted = await deferToThread(listing, self.source)
+        self.assertEqual(differences(wanted, there)[:20], [])
         await deferToThread(shutil.rmtree, target)
         await self.sound()
 
     def make_home(self) -> None:
-        """Two hundredths of the size in small files, three tenths in a database."""
-        for name in ("small", "media"):
-            (self.source / name).mkdir()
-        for number in range(20 * MEGABYTES):
-            folder = self.source / "small" / f"{number % 97:02}"
-            folder.mkdir(exist_ok=True)
-            self.write(folder / str(number), self.chance.randrange(2000))
-        (self.source / "small" / "link").symlink_to("../media")
-        (self.source / "small" / "dangling").symlink_to("nowhere")
-        (self.source / "small" / "empty").touch()
-        os.link(self.source / "small" / "00" / "0", self.source / "small" / "hard")
+        """As users have them, a database at rest among it."""
+        make_home(self.source, MEGABYTES, self.chance)
         with sqlite3.connect(self.source / "base.sqlite") as base:
             base.execute("CREATE TABLE notes (id INTEGER PRIMARY KEY, text BLOB)")
-            for _ in range(MEGABYTES * 3 // 10 * 16):
-                base.execute("INSERT INTO notes (text) VALUES (?)", (self.chance.randbytes(65536),))
+            for _ in range(int(MEGABYTES * DATABASE_SHARE * MIB) // ROW):
+                base.execute("INSERT INTO notes (text) VALUES (?)", (self.chance.randbytes(ROW),))
         base.close()
-        for number in range(4):
-            self.write(self.source / "media" / str(number), MEGABYTES * MIB * 17 // 100)
-
-    def count_files(self) -> int:
-        """How many files there are in the source."""
-        return sum(len(files) for _, _, files in os.walk(self.source))
-
-    def assert_same(self, one: Path, other: Path) -> None:
-        """Byte for byte, and in modes, times, links and owners."""
-        subprocess.run(["diff", "-r", "--no-dereference", one, other], check=True)
-        told = [
-            subprocess.run(
-                ["find", ".", "-mindepth", "1", "-printf", r"%P %y %m %T@ %n %l %U %G %s\n"],
-                cwd=folder,
-                check=True,
-                capture_output=True,
-            ).stdout.splitlines()
-            for folder in (one, other)
-        ]
-        self.assertEqual(sorted(told[0]), sorted(told[1]))
 
 
 class KillTests(TrialCase):
