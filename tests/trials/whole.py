@@ -31,7 +31,7 @@ from tests.trials.home import (
     verify,
 )
 
-READY_SECONDS = 60.0
+READY_SECONDS = 180.0
 """For the S3 server to be there: 2.5 s, on a busy host much longer."""
 BACK_SECONDS = 600.0
 """For a machine that was destroyed to answer again, its data restored."""
