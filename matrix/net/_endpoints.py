@@ -175,12 +175,16 @@ def _listen_on(
     return listener
 
 
-def _native(factory: IProtocolFactory) -> Callable[[], NativeTransport]:
+def _native(
+    factory: IProtocolFactory, made: list[NativeTransport]
+) -> Callable[[], NativeTransport]:
     def make() -> NativeTransport:
         protocol = factory.buildProtocol(None)  # type: ignore[arg-type]
         if protocol is None:
             raise ConnectionRefusedError("refused by the factory")
-        return NativeTransport(protocol)
+        adapter = NativeTransport(protocol)
+        made.append(adapter)
+        return adapter
 
     return make
 
@@ -206,7 +210,16 @@ class NativeClientEndpoint:
         Who listens on a unix socket must own its directory: a machine could put a link to
         another's socket there, and we may be allowed to connect to what it may not.
         """
-        return Deferred.fromCoroutine(self._connect(_native(protocolFactory)))
+        return Deferred.fromCoroutine(self._attempt(protocolFactory))
+
+    async def _attempt(self, factory: IProtocolFactory) -> IProtocol:
+        made: list[NativeTransport] = []
+        try:
+            return await self._connect(_native(factory, made))
+        except CancelledError:
+            for adapter in made:
+                adapter.forsaken()
+            raise
 
     async def _connect(self, make: Callable[[], NativeTransport]) -> IProtocol:
         address, loop = self._address, self._loop

@@ -65,6 +65,9 @@ class Adapter(asyncio.BaseProtocol):
     left: Callable[[], None] | None = None
     """Called when the connection is gone."""
 
+    _native: asyncio.Transport = _GONE
+    """The loop's transport, while there is one."""
+
     def __init__(self, protocol: IProtocol) -> None:
         self.protocol = protocol
         self.disconnecting = False
@@ -213,6 +216,12 @@ class NativeTransport(Adapter):
         self.lose(exc)
         # The loop may keep this object a little longer; the protocol need not wait for it.
         del self.data_received
+
+    def forsaken(self) -> None:
+        """Whoever connected has given up. If that was when the connection was there already,
+        the loop has closed it, and tells nobody."""
+        if self._native is not _GONE:
+            self.connection_lost(None)
 
 
 @implementer(ITransport, IPushProducer)

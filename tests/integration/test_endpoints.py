@@ -8,8 +8,9 @@ from typing import Any, cast
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from matrix.model import Address
@@ -141,3 +142,37 @@ class ClosedAtOnceTests(TestCase):
         ):
             with self.assertRaises(ConnectionResetError):
                 await self.outcome(address)
+
+
+class GivenUpTests(TestCase):
+    timeout = 30
+
+    async def ends(self, listen: Address) -> int:
+        """How often a protocol is told of its end whose maker gives up as it is connected."""
+        told = []
+
+        class Unwanted(Protocol):
+            def connectionMade(self) -> None:
+                connecting.cancel()
+
+            def connectionLost(self, reason: Failure = connectionDone) -> None:
+                told.append(reason)
+
+        (listener,) = bind(listen)
+        self.addCleanup(listener.close)
+        address = listen
+        if listen.path is None:
+            address = Address(host=listen.host, port=listener.getsockname()[1])
+        endpoint = NativeClientEndpoint(event_loop(reactor), address)
+        connecting = endpoint.connect(Factory.forProtocol(Unwanted))
+        with self.assertRaises(CancelledError):
+            await connecting
+        await deferLater(reactor, 0.05)  # the loop has nothing more to say
+        return len(told)
+
+    async def test_who_gives_up_as_it_is_connected_hears_of_its_end(self) -> None:
+        for address in (
+            Address(path=str(scratch(self) / "sock")),
+            Address(host="127.0.0.1", port=0),
+        ):
+            self.assertEqual(await self.ends(address), 1, address)

@@ -6,8 +6,9 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from math import inf
+from typing import Any
 from urllib.error import HTTPError
 
 from matrix.testing.running import RunningMatrix
@@ -16,6 +17,9 @@ from tests.storm.visitor import Resident
 
 PAUSE = (0.1, 1.2)
 """Seconds between two disturbances."""
+
+Deed = Callable[[Resident], Coroutine[Any, Any, None]]
+"""What may be done to a user's machine."""
 
 
 class Disturber:
@@ -34,21 +38,19 @@ class Disturber:
         """Disturb until then, by the loop's time; return when everything is set right again."""
         loop = asyncio.get_running_loop()
         self._until = until
-        deeds: list[Callable[[Resident], Awaitable[None]]] = [
-            *[self._suspend] * 6,
-            *[self._kill] * 3,
-            *[self._stop] * 2,
-            self._block,
-            self._hang_up,
-        ]
         async with asyncio.TaskGroup() as group:
-            while loop.time() < until:
-                deed, user = self._rng.choice(deeds), self._rng.choice(self._users)
-                group.create_task(self._set(deed, user))
+            for deed in self._deeds():
+                if loop.time() >= until:
+                    break
+                group.create_task(deed(self._rng.choice(self._users)))
                 await asyncio.sleep(self._rng.uniform(*PAUSE))
 
-    async def _set(self, deed: Callable[[Resident], Awaitable[None]], user: Resident) -> None:
-        await deed(user)
+    def _deeds(self) -> Iterator[Deed]:
+        """Each once, so that even a short storm on a slow host has them all; then by lot."""
+        often = {self._kill: 3, self._stop: 2, self._suspend: 6, self._block: 1, self._hang_up: 1}
+        yield from often
+        while True:
+            yield from self._rng.choices([*often], [*often.values()])
 
     async def _suspend(self, user: Resident) -> None:
         with self._troubles.of(user.id, "suspended"):

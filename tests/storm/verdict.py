@@ -31,7 +31,7 @@ _LOST_TOUCH = frozenset(
 SUFFERED = {
     "killed": _LOST_TOUCH | {UNNOTICED},
     "stopped": _LOST_TOUCH | {"closed 1012"},
-    "blocked": _LOST_TOUCH | {"closed 1012", "403"},
+    "blocked": _LOST_TOUCH | {"closed 1012", "closed 4403", "403"},
     "suspended": frozenset(("closed 1012", "stream ended")),
 }
 """What each disturbance of a user's machine may do to that user's requests, and to nobody
