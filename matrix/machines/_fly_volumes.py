@@ -17,7 +17,7 @@ from matrix.machines._fly_types import FlyVolume
 from matrix.machines.interfaces import Keep, ProviderError, Stranded
 from matrix.model import Machine
 
-IN_FLIGHT = 5.0
+IN_FLIGHT = 10.0
 """Seconds for which a call may still be about to be carried out whose caller is gone."""
 EXPORT_PAUSE = 0.5
 """Seconds between two looks whether a copy can be used yet, which it soon can (facts/fly.md

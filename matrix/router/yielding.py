@@ -31,7 +31,7 @@ RETURN_WAIT = 0.5
 """Seconds between two attempts to reach a directory that was gone."""
 NEWS_WAIT = 0.5
 """Seconds after which a row is read again though nothing was told of it."""
-LONG = 2.0
+LONG = 5.0
 """Seconds after which a suspend takes long, as with a snapshot before it: then the row is read,
 and news are looked for, a tenth as often."""
 

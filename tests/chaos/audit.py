@@ -13,6 +13,8 @@ from tests.chaos.tally import EARLY
 
 Row = Mapping[str, Any]
 
+_TOLD = ("name", "state", "attached_machine_id", "created_at")
+
 RESTS = frozenset({"suspended", "stopped"})
 """A machine that Fly would not suspend was stopped; its row need not know."""
 
@@ -38,7 +40,7 @@ def correspondence(
     wanted = {row["volume_id"] for row in rows}
     for volume_id in sorted(present.keys() - wanted):
         volume = present[volume_id]
-        told = {name: volume[name] for name in ("name", "state", "attached_machine_id")}
+        told = {name: volume[name] for name in _TOLD}
         yield f"volume {volume_id} belongs to no row: {told}"
 
 

@@ -75,6 +75,7 @@ class Router:
             try:
                 self.matrix.start()
             except AssertionError:
+                self.matrix.kill()  # or it would go on beside the next
                 if tries == START_TRIES - 1:
                     raise
                 time.sleep(0.5)

@@ -18,7 +18,10 @@ ROW = {
 }
 CONFIG = {"metadata": {"matrix_user": "alice"}, "mounts": [{"volume": "v1"}]}
 MACHINE = {"id": "m1", "state": "suspended", "config": CONFIG}
-VOLUME = {"id": "v1", "name": "u_alice", "state": "created", "attached_machine_id": "m1"}
+VOLUME = {
+    "id": "v1", "name": "u_alice", "state": "created", "attached_machine_id": "m1",
+    "created_at": "2026-11-24T02:47:05Z",
+}  # fmt: skip
 
 
 class CorrespondenceTests(TestCase):
