@@ -32,13 +32,15 @@ RESTLESS = {
     "matrix.metrics._instruments.Gauge": 10,
     "matrix.metrics._instruments.Histogram": 10,
     "twisted.internet.base.DelayedCall": 60,
+    "twisted.internet.defer.Deferred": 4,
     "uvloop.loop.TimerHandle": 10,
     "uvloop.loop.UVTimer": 10,
 }
 """How many more there may be of objects that come and go, or come once. There is a counter for
 each reason of a refusal ever given, a gauge for each cause of a wake, a histogram for each state
-that a machine was ever woken from; and the reactor keeps up to fifty timers that were cancelled
-until they would have been due."""
+that a machine was ever woken from; what is done again and again waits for PostgreSQL, long on a
+busy host; and the reactor keeps up to fifty timers that were cancelled until they would have
+been due."""
 
 DATABASE_CONNECTION = "matrix.directory._connection.Connection"
 
