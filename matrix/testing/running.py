@@ -38,6 +38,13 @@ STOP_SECONDS = 30.0
 
 POLL_SECONDS = 0.02
 
+POLL_SHARE = 4
+"""How many times as long as it looks L{RunningMatrix.until} rests at least: many tests look at
+once, and what they look for needs the processors, too."""
+
+MOST_REST = 0.2
+"""Seconds that it rests at most."""
+
 USUAL_FILES = 1024
 """What a shell lets a program open unless the program asks for more."""
 
@@ -165,11 +172,14 @@ class RunningMatrix:
 
     def until(self, happened: Callable[[], object], seconds: float, what: str) -> None:
         """Wait for something; an AssertionError names it if it does not come to pass."""
-        deadline = time.monotonic() + seconds
+        looked = time.monotonic()
+        deadline = looked + seconds
         while not happened():
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now > deadline:
                 raise AssertionError(f"not within {seconds:g} s: {what}\n{self.output()[-3000:]}")
-            time.sleep(POLL_SECONDS)
+            time.sleep(max(POLL_SECONDS, min(POLL_SHARE * (now - looked), MOST_REST)))
+            looked = time.monotonic()
 
     @property
     def announced(self) -> Mapping[str, Any]:
