@@ -27,9 +27,6 @@ RECOVERY = 120.0
 """Seconds within which everybody must have been answered once nothing goes wrong any more: a
 lease of a router that was killed is sixty."""
 
-STALL_STEP = 0.1
-"""Seconds between two looks at the clock."""
-
 AT_ONCE = 20
 """Users who look at a time in the end."""
 
@@ -52,8 +49,6 @@ class Chaos:
         self.outages = Outages()
         self.misdeeds: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
-        self.stalled = 0.0
-        """Seconds for which this process had to wait for a processor, at most."""
         self._pace = pace
         self._idle = idle
         self._names = [f"user{number:03}" for number in range(users)]
@@ -88,18 +83,11 @@ class Chaos:
     async def _happen(self, seconds: float) -> None:
         until = asyncio.get_running_loop().time() + seconds
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._notice_stalls(until))
+            group.create_task(self.outages.stalls.watch(until))
             disturber = Disturber(self.site, self.seed, self.outages, self._pace)
             group.create_task(disturber.run(until))
             for user in self.users:
                 group.create_task(user.live(until, self.tally, self.outages))
-
-    async def _notice_stalls(self, until: float) -> None:
-        """Seconds for which the host lets us wait are none that routers are to blame for."""
-        loop = asyncio.get_running_loop()
-        while (now := loop.time()) < until:
-            await asyncio.sleep(STALL_STEP)
-            self.stalled = max(self.stalled, loop.time() - now - STALL_STEP)
 
     # afterwards
 
@@ -165,6 +153,7 @@ class Chaos:
         ):
             lines += [title, *(f"  {name:32}{count:>8}" for name, count in counts.most_common())]
         several = sum(len(user.machines) > 1 for user in self.users)
-        lines.append(f"longest wait of this process for a processor: {self.stalled:.2f} s")
+        stalled = self.outages.stalls.longest()
+        lines.append(f"longest wait of this process for a processor: {stalled:.2f} s")
         lines.append(f"users whom more than one machine answered: {several}")
         return "\n".join(lines)

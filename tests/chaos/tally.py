@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -36,6 +37,36 @@ class Broken(Exception):
     """The connection ended before its time."""
 
 
+class Stalls:
+    """
+    When this process had to wait for a processor. What its users see late for that is no router's
+    fault: an answer that lay unread for seconds seems to have come a moment ago.
+    """
+
+    STEP = 0.1
+    """Seconds between two looks at the clock."""
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[float, float]] = []
+
+    def note(self, seconds: float) -> None:
+        """One of so many seconds is over."""
+        self._seen.append((time.monotonic(), seconds))
+
+    def longest(self, since: float = -inf) -> float:
+        """Seconds of the longest that was over after C{since}."""
+        return max((seconds for at, seconds in reversed(self._seen) if at >= since), default=0.0)
+
+    async def watch(self, until: float) -> None:
+        """Notice them until then, by the loop's time."""
+        loop = asyncio.get_running_loop()
+        while (now := loop.time()) < until:
+            await asyncio.sleep(self.STEP)
+            late = loop.time() - now - self.STEP
+            if late > self.STEP:
+                self.note(late)
+
+
 @dataclass
 class Outages:
     """When which router was killed, and until when it was away."""
@@ -43,6 +74,7 @@ class Outages:
     _by_router: dict[str, list[list[float]]] = field(default_factory=lambda: defaultdict(list))
     count: Counter[str] = field(default_factory=Counter)
     """What was done, and how often."""
+    stalls: Stalls = field(default_factory=Stalls)
 
     @contextmanager
     def of(self, router: str, kind: str) -> Iterator[None]:
@@ -57,7 +89,8 @@ class Outages:
 
     def explain(self, router: str, began: float) -> bool:
         """Whether a connection that was opened at C{began}, and broke now, was killed."""
-        return any(end >= began for _, end in self._by_router[router])
+        late = self.stalls.longest(began)
+        return any(end + late >= began for _, end in self._by_router[router])
 
 
 @dataclass

@@ -221,7 +221,7 @@ class User:
         @param last: when something was last said on it.
         @raise Wrong: nothing justifies that.
         """
-        silent = time.monotonic() - last
+        silent = time.monotonic() - last + self._outages.stalls.longest(last - self._idle)
         if silent >= self._idle - EARLY:
             return "ended, the machine slept"
         if self._outages.explain(router.name, last):
