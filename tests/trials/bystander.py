@@ -101,7 +101,7 @@ class Bystander:
         spans = [span for name, span in self.spans if name == what]
         return [taken for span in spans for _, taken in _within(self.times, span)]
 
-    def mebibytes(self, what: str, of: Callable[[list[int]], float] = max) -> float:
+    def mebibytes(self, what: str, of: Callable[[list[int]], int] = max) -> float:
         """Of the router's memory."""
         seen = [
             size for n, span in self.spans if n == what for _, size in _within(self.sizes, span)
