@@ -225,12 +225,11 @@ class Watch:
             self._tell(Kind.RESET, ())
 
     def _renew(self) -> None:
-        os.close(self.descriptor)
         replacement = linux.inotify_open()
-        # The number must stay the same: the thread that polls it knows no other.
-        if replacement != self.descriptor:
-            os.dup2(replacement, self.descriptor, inheritable=False)
-            os.close(replacement)
+        # The number must stay the same: the thread that polls it knows no other. It is not free
+        # for a moment, or another thread would be given it, for a connection of a client's say.
+        os.dup2(replacement, self.descriptor, inheritable=False)
+        os.close(replacement)
         self._forget_all()
 
     # Which folders are watched

@@ -212,6 +212,20 @@ class PlacingTests(WatchCase):
 
 
 class LimitTests(WatchCase):
+    def test_nobody_is_given_our_number_while_it_starts_over(self) -> None:
+        opened = []
+        replace = linux.inotify_open
+
+        def open_anew() -> int:
+            with open(os.devnull) as other:
+                self.assertNotEqual(other.fileno(), self.watch.descriptor)
+            opened.append(self.watch.descriptor)
+            return replace()
+
+        self.patch(linux, "inotify_open", open_anew)
+        self.watch.start_over()
+        self.assertEqual(opened, [self.watch.descriptor])
+
     def test_overflow_starts_over(self) -> None:
         overflow = linux.Notice(-1, linux.IN_Q_OVERFLOW, 0, b"")
         (self.root / "unseen").mkdir()
