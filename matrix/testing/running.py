@@ -45,6 +45,10 @@ once, and what they look for needs the processors, too."""
 MOST_REST = 0.2
 """Seconds that it rests at most."""
 
+ADMIN_SECONDS = 240.0
+"""Without a sign of an answer by the admin API: a restore onto a new machine is one call, and takes
+a host that is many times too busy two minutes."""
+
 USUAL_FILES = 1024
 """What a shell lets a program open unless the program asks for more."""
 
@@ -237,7 +241,7 @@ class RunningMatrix:
             method=method,
             headers={"Authorization": f"Bearer {token}"},
         )
-        with build_opener(ProxyHandler({})).open(request, timeout=90) as answer:
+        with build_opener(ProxyHandler({})).open(request, timeout=ADMIN_SECONDS) as answer:
             return bytes(answer.read())
 
     def machine(self, name: str) -> Mapping[str, Any] | None:
