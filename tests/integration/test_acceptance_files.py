@@ -22,6 +22,11 @@ FLOOD = 3000
 ADDRESSES = [f"127.0.0.{number}" for number in range(2, 10)]
 
 
+QUICK = 2.0
+"""Seconds for a request amid a flood: a few hundredths, but on a host that others use up. Without
+a file of its own it would wait for a silent connection's limit, which is ten."""
+
+
 class FloodTests(MatrixCase):
     """Whoever is inside is served, whoever is not is told or cut off, and files never run out."""
 
@@ -105,7 +110,7 @@ class FloodTests(MatrixCase):
             most_files=self.most,
             before=before,
         )
-        self.assertLess(times[98], 0.5)
+        self.assertLess(times[98], QUICK)
         self.assertLessEqual(set(outcomes), {"200 fast", "503 fast", "ConnectionResetError fast"})
         self.assertLess(self.most, FILES - 128)
         self.matrix.until(lambda: self.files() <= before + 8, 20, "its files are closed")

@@ -20,8 +20,8 @@ from tests.router.world import ALICE, BOB, World, run
 
 S = MachineState
 QUARANTINE = 3600.0
-LONG_AGO = datetime.now(UTC) - timedelta(hours=1)
-JUST_NOW = datetime.now(UTC) - timedelta(minutes=1)
+LONG_AGO = timedelta(hours=1)
+JUST_NOW = timedelta(minutes=1)
 
 
 def user(number: int) -> UserId:
@@ -179,11 +179,11 @@ class RowTests(SurveyCase):
 
     def test_a_machine_on_its_way_is_left_alone_until_it_is_stuck(self) -> None:
         self.row(S.RUNNING)
-        self.fleet.on_their_way[ALICE] = JUST_NOW
+        self.fleet.on_their_way[ALICE] = datetime.now(UTC) - JUST_NOW
         self.survey()
         self.assertEqual(self.world.row().state, S.RUNNING)
         self.assertEqual(self.world.asked("inspect"), 0)
-        self.fleet.on_their_way[ALICE] = LONG_AGO
+        self.fleet.on_their_way[ALICE] = datetime.now(UTC) - LONG_AGO
         self.survey()
         self.assertEqual(self.world.row().state, S.SUSPENDED)
         self.assertEqual(self.world.registry.gauge(series.STUCK_MACHINES).value, 1)
