@@ -30,7 +30,7 @@ class SizeTests(WholeCase):
         seen = self.whole_path()
         for what in ("first snapshot", "second snapshot", "restore"):
             self.assertLess(self.grown(seen, what), MEMORY_MIB, what)
-        self.assertLess(seen.p99("first snapshot"), SLOWER * seen.p99(IDLE))
+            self.assertLess(seen.p99(what), SLOWER * seen.p99(IDLE), what)
 
     def grown(self, seen: Bystander, what: str) -> float:
         """MiB of the router above the least it has."""

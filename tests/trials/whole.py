@@ -14,6 +14,7 @@ from typing import Any
 from matrix.testing.running import environment_of
 from matrix.testing.running_case import MatrixCase
 from matrix.testing.wire import Answer
+from tests.trials import elsewhere
 from tests.trials.asking import snapshot
 from tests.trials.bystander import Bystander
 from tests.trials.home import (
@@ -39,9 +40,17 @@ NOTES = "base/notes"
 
 
 class WholeCase(MatrixCase):
-    """An embedded Matrix, everything on this host; alice's home is the large one."""
+    """
+    An embedded Matrix; alice's home is the large one. Her machine and the S3 server have a
+    processor apart, as on hosts of their own.
+    """
 
-    SETTINGS = {"snapshots": "true", "snapshot_interval": 3600, "keeping_hours": "off"}
+    SETTINGS = {
+        "snapshots": "true",
+        "snapshot_interval": 3600,
+        "keeping_hours": "off",
+        "local_command": elsewhere.command("alice"),
+    }
     MEGABYTES: int
     CHANGED: int
     """Megabytes that are new at the second snapshot: a third of them in the database."""
@@ -61,6 +70,7 @@ class WholeCase(MatrixCase):
         self.matrix.until(
             lambda: "snapshots are kept in" in self.matrix.output(), READY_SECONDS, "there is S3"
         )
+        elsewhere.move_store(self.matrix)
 
     def home_page(self, user: str) -> Answer:
         """Which makes the user's machine."""
