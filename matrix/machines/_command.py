@@ -17,7 +17,7 @@ _PLACE = re.compile(r"\{(\w+)\}")
 
 _RUN_TWISTD = "import sys; from twisted.scripts.twistd import run; sys.exit(run())"
 
-_DAEMON = (
+DAEMON = (
     sys.executable,
     "-P",  # a user's file named like a module must not be imported in its place
     "-c",
@@ -52,7 +52,7 @@ class Command:
             has a name that we do not fill in.
         """
         if text is None:
-            return cls(_DAEMON)
+            return cls(DAEMON)
         try:
             words = shlex.split(text)
         except ValueError as error:

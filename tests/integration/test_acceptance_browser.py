@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 import time
 from pathlib import Path
 
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
+from matrix.machines._command import DAEMON
 from matrix.testing.browser_case import BrowserCase
-from matrix.testing.running import LAUNCH
 
 SLOW_START = 3
 """Seconds before the machine even begins: time to see the waking page."""
 
-DAEMON = [sys.executable, "-P", "-c", LAUNCH, "--nodaemon", "--pidfile=", "matrix-daemon"]
-PLACES = ["--listen", "unix:{socket}", "--data", "{data}"]
-SLOW_DAEMON = shlex.join(["sh", "-c", f'sleep {SLOW_START}; exec "$@"', "sh", *DAEMON, *PLACES])
+SLOW_DAEMON = shlex.join(["sh", "-c", f'sleep {SLOW_START}; exec "$@"', "sh", *DAEMON])
 
 UPLOAD = 3_000_000
 """Bytes; at the speed below, long enough to see the progress."""

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
-from collections.abc import Sequence
 
+from matrix.machines._command import DAEMON
 from matrix.processes import read_pid_file
 from matrix.testing.issuer import LocalUser
-from matrix.testing.running import LAUNCH, RunningMatrix
+from matrix.testing.running import RunningMatrix
 
-_DAEMON = [sys.executable, "-P", "-c", LAUNCH, "--nodaemon", "--pidfile=", "matrix-daemon"]
-_PLACES = ["--listen", "unix:{socket}", "--data", "{data}"]
 _PINNED = 'user=$1; shift; [ "$user" != {user} ] || set -- taskset -c {processor} "$@"; exec "$@"'
 
 
@@ -31,12 +28,11 @@ def command(name: str) -> str:
 
     @param name: the user's.
     """
-    words: Sequence[str] = [*_DAEMON, *_PLACES]
     apart = processor()
-    if apart is not None:
-        script = _PINNED.format(user=LocalUser.named(name).id, processor=apart)
-        words = ["sh", "-c", script, "sh", "{user}", *words]
-    return shlex.join(words)
+    if apart is None:
+        return shlex.join(DAEMON)
+    script = _PINNED.format(user=LocalUser.named(name).id, processor=apart)
+    return shlex.join(["sh", "-c", script, "sh", "{user}", *DAEMON])
 
 
 def move_store(matrix: RunningMatrix) -> None:
