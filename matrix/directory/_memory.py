@@ -189,7 +189,9 @@ class MemoryDirectory:
         for user_id, seconds in last_active.items():
             machine = self._machines.get(user_id)
             at = datetime.fromtimestamp(seconds, UTC)
-            if machine and (machine.last_active_at is None or machine.last_active_at < at):
+            if machine is None or machine.state is MachineState.DRAINING:
+                continue
+            if machine.last_active_at is None or machine.last_active_at < at:
                 self._machines[user_id] = replace(machine, last_active_at=at)
 
     async def record(

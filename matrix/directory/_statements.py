@@ -63,7 +63,8 @@ TOUCH = """
         FROM unnest(%s::uuid[], %s::double precision[]) AS given (user_id, seconds)
     ), locked AS (
         SELECT machines.user_id, used.at FROM machines JOIN used USING (user_id)
-        WHERE last_active_at IS NULL OR last_active_at < used.at
+        WHERE (last_active_at IS NULL OR last_active_at < used.at)
+            AND state <> 'draining'
         ORDER BY machines.user_id FOR NO KEY UPDATE OF machines
     )
     UPDATE machines SET last_active_at = greatest(last_active_at, locked.at)

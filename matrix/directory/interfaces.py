@@ -302,7 +302,8 @@ class IDirectory(Interface):
     async def touch(last_active: Mapping[UserId, float]) -> None:
         """Note when machines were last used (unix seconds). Never goes back in time, does
         not count as a change of the row: no new generation, no notification. Users without
-        a machine are passed over."""
+        a machine are passed over, and so are machines that are being drained: the row goes on
+        saying what was known of use when that was decided."""
 
     async def record(
         user_id: UserId, kind: str, cause: str, detail: Mapping[str, object] | None = None

@@ -115,10 +115,13 @@ class _Attempt:
         Give other routers the time to object.
 
         @raise Recalled: it is in use here.
+        @raise DirectoryUnavailable: others may not have heard of our claim.
         """
         for _ in range(HEARING_STEPS):
             self._look_for_use()
             await self._recall.unless_asked(self._pause(self._fleet.hearing / HEARING_STEPS))
+            if self._fleet.directory.stale_since() is not None:
+                raise DirectoryUnavailable("changes go unheard")
         self._look_for_use()
         self._recall.check()
 

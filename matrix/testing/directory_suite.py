@@ -269,6 +269,21 @@ class DirectoryContract(DirectoryCase):
         assert (first.generation, second.generation) == (1, 1)
         await self.directory.change(one, state=MachineState.RUNNING)
 
+    async def test_who_is_being_drained_is_not_touched(self) -> None:
+        machine = await self.resident()
+        noon = NOON.timestamp()
+        await self.directory.touch({machine.user_id: noon})
+        machine = await self.directory.change(machine, state=MachineState.DRAINING)
+        await self.directory.touch({machine.user_id: noon + 5})
+        found = await self.directory.machine(machine.user_id)
+        assert found is not None
+        assert found.last_active_at == NOON
+        await self.directory.change(found, state=MachineState.RUNNING)
+        await self.directory.touch({machine.user_id: noon + 5})
+        found = await self.directory.machine(machine.user_id)
+        assert found is not None
+        assert found.last_active_at == NOON + timedelta(seconds=5)
+
     async def test_events_come_newest_first(self) -> None:
         machine = await self.resident()
         other = await self.resident()

@@ -31,6 +31,25 @@ SERVICE_RESTART = 1012
 Work = Callable[[Router], Awaitable[str]]
 
 
+class Talk:
+    """When something was said on a stream."""
+
+    def __init__(self) -> None:
+        self.last = self._before = time.monotonic()
+
+    def heard(self) -> None:
+        """Something is said now."""
+        self._before, self.last = self.last, time.monotonic()
+
+    @property
+    def silent(self) -> float:
+        """
+        Seconds for which nothing was said, now or right before the last word: what crosses with
+        a suspend that was decided in a long silence does not undo it.
+        """
+        return max(time.monotonic() - self.last, self.last - self._before)
+
+
 class User:
     """One, with one thing under way at a time, or a stream and requests beside it."""
 
@@ -206,32 +225,32 @@ class User:
             if "x-chaos" not in head.headers:
                 raise refusal(head.status, head.headers, await _rest(wire))
             self._check(head.status, head.headers, b"", nonce)
-            told, last = b"", time.monotonic()
+            told, talk = b"", Talk()
             async for part in wire.parts():
-                told, last = told + part, time.monotonic()
+                told += part
+                talk.heard()
         seen = told.decode().split("\n\n")[:-1]
         if seen != [f"data: {self.id} {nonce} {number}" for number in range(len(seen))]:
             raise Wrong(f"events of somebody else: {seen[-3:]}")
-        return RIGHT if len(seen) == count else self._rested(router, last)
+        return RIGHT if len(seen) == count else self._rested(router, talk)
 
-    def _rested(self, router: Router, last: float) -> str:
+    def _rested(self, router: Router, talk: Talk) -> str:
         """
         A stream was ended in order.
 
-        @param last: when something was last said on it.
         @raise Wrong: nothing justifies that.
         """
-        silent = time.monotonic() - last + self._outages.stalls.longest(last - self._idle)
+        silent = talk.silent + self._outages.stalls.longest(talk.last - self._idle)
         if silent >= self._idle - EARLY:
             return "ended, the machine slept"
-        if self._outages.explain(router.name, last):
+        if self._outages.explain(router.name, talk.last):
             return "ended, the router went"
         raise Wrong(f"a stream was ended that was silent for {silent:.2f} s only")
 
     async def _websocket(self, router: Router) -> str:
         assert router.door is not None
         nonce, door = self._nonce(), router.door
-        last = time.monotonic()
+        talk = Talk()
         try:
             async with connect(
                 f"wss://{door.host}:{door.port}/ws?nonce={nonce}",
@@ -243,15 +262,15 @@ class User:
                 close_timeout=10,
                 proxy=None,
             ) as socket:
-                last = time.monotonic()
+                talk.heard()
                 if await socket.recv() != f"{self.id} {nonce}":
                     raise Wrong("another user's or request's WebSocket")
                 for number in range(self._rng.randrange(1, 12)):
                     await self._echo(socket, f"{nonce} {number}")
-                    last = time.monotonic()
+                    talk.heard()
                     await self._pause(socket)
         except ConnectionClosed as error:
-            return self._closed(router, error, last)
+            return self._closed(router, error, talk)
         except InvalidStatus as error:
             answer = error.response
             headers = {name.lower(): value for name, value in answer.headers.raw_items()}
@@ -278,12 +297,12 @@ class User:
             await asyncio.wait_for(socket.wait_closed(), seconds)
             await socket.recv()
 
-    def _closed(self, router: Router, error: ConnectionClosed, last: float) -> str:
+    def _closed(self, router: Router, error: ConnectionClosed, talk: Talk) -> str:
         closed = error.rcvd
         if closed is None:
             raise Broken(repr(error))
         if closed.code == SERVICE_RESTART:
-            return self._rested(router, last)
+            return self._rested(router, talk)
         if str(closed.code) in WELL_FORMED.values():
             return f"closed {closed.code} {closed.reason}"
         raise Wrong(f"closed {closed.code} {closed.reason}")

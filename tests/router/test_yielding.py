@@ -273,6 +273,15 @@ class WayTests(TwoRouters):
         self.assertNotIn("matrix-wake", client.headers)
         self.awake_everywhere()
 
+    def test_it_stays_awake_if_others_cannot_hear_of_it(self) -> None:
+        self.rest(seconds=HEARING / 2)
+        self.one.store.lose()
+        self.one.let_pass(HEARING / 2, step=0.02)
+        self.one.store.recover()
+        self.one.let_pass(3.0, step=0.02)
+        self.assertEqual(self.one.asked("suspend"), 0)
+        self.awake_everywhere()
+
     def test_so_does_one_at_a_router_that_never_had_it(self) -> None:
         three = World(owner="router:3", within=self.one)
         self.rest(seconds=HEARING / 2)
