@@ -37,6 +37,29 @@ class AgainTests(FlyCase):
         self.clock.advance(0.51)
         self.assertEqual(self.state(created), "destroyed")
 
+    def test_what_was_booted_is_not_booted_again(self) -> None:
+        machine = self.started()
+        self.power(machine, "stop")
+        self.pass_time()
+        self.power(machine, "start")
+        self.programs.alive[machine] = self.programs.boots[-1]  # killed before it wrote that down
+        self.again()
+        self.assertEqual(self.state(machine), "started")
+        self.pass_time()
+        self.assertEqual(len(self.programs.boots), 1)
+
+    def test_one_that_stands_still_was_not_booted(self) -> None:
+        machine = self.started()
+        self.power(machine, "stop")
+        self.pass_time()
+        self.power(machine, "start")
+        self.programs.alive[machine] = self.programs.boots[-1]
+        self.programs.frozen.add(machine)
+        self.again()
+        self.assertEqual(self.state(machine), "starting")
+        self.pass_time()
+        self.assertEqual((self.state(machine), len(self.programs.boots)), ("started", 2))
+
     def test_those_who_waited_wait_on_with_the_next_one(self) -> None:
         machine = self.created()
         self.again()

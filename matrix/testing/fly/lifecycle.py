@@ -63,7 +63,9 @@ class Lifecycle:
         """Go on with what an earlier emulator left."""
         for machine in list(self._world.machines.values()):
             alive = self._programs.adopt(machine.id, self._world.store.machine(machine.id))
-            if machine.step is not None:
+            if machine.step == "boot" and alive and not self._programs.stands(machine.id):
+                self._started(machine)  # it was, and only that was not written down
+            elif machine.step is not None:
                 if machine.state == "suspending":
                     self._programs.send(machine.id, signal.SIGSTOP)
                 self._arm(machine)

@@ -43,6 +43,10 @@ class MemoryPrograms:
         """Whether it is alive."""
         return machine_id in self.alive
 
+    def stands(self, machine_id: str) -> bool:
+        """Whether it stands still."""
+        return machine_id in self.frozen
+
     def send(self, machine_id: str, number: int) -> None:
         """SIGSTOP, SIGCONT and SIGKILL have their effects."""
         if machine_id not in self.alive:

@@ -28,6 +28,7 @@ from matrix.processes import (
     read_pid_file,
     signal_process,
     spawn,
+    state,
     watch_exit,
 )
 from matrix.testing.fly.command import Command
@@ -75,6 +76,9 @@ class IPrograms(Interface):
 
     def running(machine_id: str) -> bool:
         """Whether it is alive, be it that it stands still."""
+
+    def stands(machine_id: str) -> bool:
+        """Whether it stands still."""
 
     def send(machine_id: str, number: int) -> None:
         """Send a signal to all of its processes; SIGSTOP and SIGCONT freeze and thaw."""
@@ -135,6 +139,11 @@ class LocalPrograms:
         """As the kernel says."""
         process, _ = self._running.get(machine_id, (None, None))
         return process is not None and is_alive(process)
+
+    def stands(self, machine_id: str) -> bool:
+        """As the kernel says of its first process."""
+        process, _ = self._running.get(machine_id, (None, None))
+        return process is not None and state(process) == "T"
 
     def send(self, machine_id: str, number: int) -> None:
         """To the group, at once."""
