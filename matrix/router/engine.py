@@ -17,7 +17,7 @@ from matrix.model import Address
 from matrix.net import NativeClientEndpoint, Wheel, event_loop, file_shares
 from matrix.router.awake import AwakeGauges
 from matrix.router.bonds import Bonds
-from matrix.router.fleet import MOVES, Fleet
+from matrix.router.fleet import ALONE, MOVES, Fleet
 from matrix.router.idle import Idle, Periodic
 from matrix.router.leases import Leases
 from matrix.router.owners import this_router
@@ -114,6 +114,8 @@ class Engine:
             around=surroundings(settings),
             leases=Leases(directory, settings.busy_max),
         )
+        if settings.embedded and settings.workers == 1:
+            fleet.hearing = ALONE
         waker = Waker(fleet, self.routes, self.registry)
         taker = self._take_snapshots(fleet) if settings.snapshots else None
         self.live = live = Machinery(directory, provider, fleet, waker, taker)

@@ -41,6 +41,8 @@ HEARING = 2.0
 takes a few milliseconds, but processes of a host that is overloaded wait for longer, and so do
 those whose connection to PostgreSQL is being made anew. A router that was cut off for longer
 wakes what it still needs. Whoever comes meanwhile does not wait for it."""
+ALONE = 0.5
+"""The same where there is no other router, and only the machine itself may object."""
 SOON = 1.0
 """Seconds after which to try again when nothing better is known."""
 
