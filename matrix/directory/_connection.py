@@ -55,7 +55,8 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
         """Called by the reactor: a notification, or the end."""
         try:
             super().doRead()
-        except psycopg2.Error:
+        except (psycopg2.Error, ValueError):
+            # ValueError: its socket is closed, which psycopg2 has not noticed.
             self.close()
             self._lost()
 
