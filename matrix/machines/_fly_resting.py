@@ -60,13 +60,15 @@ class Resting:
         elif on_idle == "stop" or not await self._rest(self._client.suspend, "suspended"):
             await self.stop()
 
-    async def stop(self) -> None:
+    async def stop(self, *, beyond_recall: bool = True) -> None:
         """
         Stop it.
 
+        @param beyond_recall: whether this is all that is asked of Fly, so that others may start
+            it again once Fly has agreed.
         @raise ProviderError: it runs on.
         """
-        if not await self._rest(self._client.stop, "stopped"):
+        if not await self._rest(self._client.stop, "stopped", beyond_recall=beyond_recall):
             raise ProviderError(f"Fly does not stop machine {self._id}")
 
     async def destroy(self) -> None:
@@ -92,7 +94,7 @@ class Resting:
 
     async def _renew(self) -> None:
         wanted = self._sight.outdated.pop(self._id)
-        await self.stop()
+        await self.stop(beyond_recall=False)
         if self._recall.asked:
             return
         found = await self._sight.look(self._machine, self._patience)
@@ -107,11 +109,12 @@ class Resting:
                 user=self._machine.user_id, id=self._id, error=error,
             )  # fmt: skip
 
-    async def _rest(self, ask: Ask, wanted: str) -> bool:
+    async def _rest(self, ask: Ask, wanted: str, *, beyond_recall: bool = True) -> bool:
         """
         Whether it rests now, in the state that is wanted or in another, or is about to and
         wanted already; if not, Fly refuses to bring it there.
 
+        @param beyond_recall: see L{stop}.
         @raise Recalled: it was wanted before Fly was asked, or had agreed.
         """
         version = self._sight.versions.get(self._id)
@@ -137,7 +140,8 @@ class Resting:
                     if tries >= SUSPEND_TRIES:
                         return False
                 await self._recall.unless_asked(self._patience.pause(error))
-        self._recall.begin()
+        if beyond_recall:
+            self._recall.begin()
         with suppress(Recalled):  # a start interrupts it
             await self._recall.unless_asked(self._verify(wanted, version))
         self._sight.forget(self._id)

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
-from matrix.machines import MachineGone, ProviderError, Started
+from matrix.machines import MachineGone, ProviderError, Recall, Started
 from matrix.model import Machine, MachineState
 from matrix.testing.fly_machines import FlyMachinesCase
 from matrix.testing.provider_suite import made, somebody
@@ -322,6 +322,16 @@ class ConfigTests(Case):
         await self.until(machine, "started")
         await self.provider.suspend(machine)
         self.assertEqual(self.record(machine).state, "suspended")
+
+    async def test_nobody_else_is_to_start_it_before_it_has_its_config(self) -> None:
+        machine, first = await self.asleep()
+        self.renewed()
+        await self.wakes(machine, first)
+        images: list[str] = []
+        recall = Recall(lambda: images.append(self.image(machine)))
+        await self.provider.suspend(machine, recall)
+        self.assertEqual(self.image(machine), "registry.example/daemon:2")
+        self.assertEqual(images, [], "the update would end it if it ran")
 
     async def test_a_config_that_fly_refuses_keeps_nobody_out(self) -> None:
         machine, _ = await self.booted()
