@@ -143,12 +143,15 @@ class Idle:
         for route in unused:
             if rested:
                 await deferLater(self._fleet.clock, self._pace)
-            if self._unused(route) and self._is_informed:
-                machine = await self._consult(route)
-                # Neither used elsewhere, nor here while we asked.
-                if self._unused(route) and not leases.counts(busy.get(route.user_id), machine):
-                    route.machine.rest(IDLE)
-                    rested = True
+            if not self._unused(route):
+                continue
+            machine = await self._consult(route)
+            if not self._is_informed:
+                return
+            # Neither used elsewhere, nor here while we asked.
+            if self._unused(route) and not leases.counts(busy.get(route.user_id), machine):
+                route.machine.rest(IDLE)
+                rested = True
 
     @property
     def _is_informed(self) -> bool:

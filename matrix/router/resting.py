@@ -16,7 +16,7 @@ from matrix.model import Machine, MachineState
 from matrix.router.fleet import Fleet
 from matrix.router.holding import Hold
 from matrix.router.routes import Route
-from matrix.router.yielding import IDLE
+from matrix.router.yielding import IDLE, tell_use
 
 HEARING_STEPS = 5
 """Looks, within the time for others to object, whether the machine is in use after all."""
@@ -166,9 +166,12 @@ class _Attempt:
 
     async def _look_while_suspending(self) -> None:
         """Once it falls asleep for certain, others need not wait to wake it until it sleeps."""
-        if not self._recall.begun or self._recall.asked:
+        if self._recall.asked:
             return
         try:
+            if not self._recall.begun:
+                await self._hold.prolong()
+                return
             if not self._released:
                 self._released = True
                 await self._hold.release()
@@ -195,6 +198,7 @@ class _Attempt:
 
     async def _keep(self) -> bool:
         await self._hold.settle(LifecycleEvent.KEEP, suspend_cause=self._before)
+        await tell_use(self._fleet, self._route)
         return False
 
     async def _pause(self, seconds: float) -> None:

@@ -362,7 +362,7 @@ class Waker:
         frozen = False
         try:
             if cause == ELSEWHERE:
-                frozen = await give_way(self._fleet, route, backend)
+                frozen = await give_way(self._fleet, route)
             else:
                 frozen = await freeze(self._fleet, route, backend, cause)
         except StaleRow:
@@ -383,8 +383,12 @@ class Waker:
                 self._registry.counter(series.SUSPENDS, cause).value += 1
             route.machine.rested()
             row = route.row
-            if route.requests and row is not None and row.state is MachineState.SUSPENDED:
+            if row is None:
+                return
+            if route.requests and row.state is MachineState.SUSPENDED:
                 self._rescue(route)
+            if row.lease_owner == self._fleet.owner:  # it could not be written down
+                self._run(let_go(self._fleet, route))
         else:
             if cause != ELSEWHERE:
                 self._registry.counter(series.SUSPENDS_CALLED_OFF, cause).value += 1

@@ -273,6 +273,17 @@ class WayTests(TwoRouters):
         self.assertNotIn("matrix-wake", client.headers)
         self.awake_everywhere()
 
+    def test_use_at_the_one_that_would_suspend_it_is_told_at_once(self) -> None:
+        known = self.one.row().last_active_at
+        assert known is not None
+        self.rest(seconds=HEARING / 2)
+        self.two.ask()
+        self.one.let_pass(0.2, step=0.02)
+        told = self.one.row().last_active_at
+        assert told is not None
+        self.assertGreater(told, known)
+        self.awake_everywhere()
+
     def test_it_stays_awake_if_others_cannot_hear_of_it(self) -> None:
         self.rest(seconds=HEARING / 2)
         self.one.store.lose()
@@ -338,20 +349,61 @@ class WayTests(TwoRouters):
         self.one.let_pass(0.5)
         self.assertEqual(self.one.real(), MachineState.RUNNING)
 
-    def test_a_directory_that_goes_down_meanwhile(self) -> None:
+
+class OutageTests(TwoRouters):
+    """The directory goes away while the second router puts the machine to sleep."""
+
+    def test_nobody_uses_what_another_was_about_to_freeze(self) -> None:
+        self.two.provider.step = lambda name, when: (  # type: ignore[func-returns-value]
+            self.one.store.lose() if (name, when) == ("suspend", "before") else None
+        )
+        self.two.provider_twin.delays["suspend"] = 1.0
+        self.rest()
+        self.assertEqual(self.one.real(), MachineState.RUNNING, "not frozen yet")
+        self.refused_for_now()
+        self.one.let_pass(1.0, step=0.02)
+        self.assertEqual(self.one.real(), MachineState.SUSPENDED)
+        self.served_again()
+
+    def test_nor_what_it_may_freeze_or_not(self) -> None:
+        self.lose_after_the_claim()
+        self.rest()
+        self.assertEqual(self.one.real(), MachineState.RUNNING)
+        self.refused_for_now()
+        client = self.two.ask()
+        self.one.let_pass(0.1)
+        self.assertEqual(client.status, 200, "the one who claimed it knows")
+        self.two.directory.step = None
+        self.served_again()
+        self.awake_everywhere()
+
+    def test_what_is_under_way_goes_on(self) -> None:
+        client = self.slow_request()
+        self.lose_after_the_claim()
+        self.rest("operator")
+        self.answer()
+        self.one.let_pass(0.1)
+        self.assertEqual(client.status, 200)
+
+    def lose_after_the_claim(self) -> None:
         self.two.directory.step = lambda name, when: (
             self.one.store.lose() if name == "change" and when == "after" else None
         )
-        self.rest()
-        self.assertEqual(self.one.real(), MachineState.RUNNING)
-        self.assertIsNotNone(self.one.route().backend)
-        self.two.directory.step = None
+
+    def refused_for_now(self) -> None:
+        client = self.one.ask()
+        self.one.let_pass(0.1, step=0.02)
+        self.assertEqual(client.status, 503)
+        self.assertIn("retry-after", client.headers)
+        self.assertEqual(self.one.route().phase, "resting")
+
+    def served_again(self) -> None:
         self.one.store.recover()
         self.one.let_pass(2.0)
-        self.awake_everywhere()
+        client = self.one.ask()
+        self.one.let_pass(1.0)
+        self.assertEqual(client.status, 200)
 
-
-class OutageTests(TwoRouters):
     def test_a_wake_that_an_outage_broke_off_holds_nobody_up(self) -> None:
         self.rest()
         self.two.directory.step = lambda name, when: (
