@@ -151,7 +151,7 @@ class Front:
     async def _confirm(self, route: Route) -> None:
         """Nobody tells of changes any more, so ask whether the route still holds."""
         try:
-            await self._waker.refresh(route)
+            await self._waker.heed.refresh(route)
         except DirectoryUnavailable:
             raise Unavailable(
                 "The directory cannot be reached.", reason="directory", retry_after=DEFAULT_RETRY

@@ -12,24 +12,16 @@ from matrix.errors import MatrixError, Unavailable
 from matrix.http import Backend
 from matrix.machines import ProviderError
 from matrix.metrics import Registry, series
-from matrix.model import Machine, MachineState, UserId, UserState
+from matrix.model import MachineState, UserId, UserState
 from matrix.router.fleet import SOON, Fleet
+from matrix.router.heeding import Heed
 from matrix.router.overtime import bounded
 from matrix.router.pauses import PAUSED, PRESSING, Pauses
 from matrix.router.resting import freeze, put_away, refuse_unless_it_sleeps
 from matrix.router.rousing import Rousing
 from matrix.router.routes import Route, RouteTable
 from matrix.router.works import Works
-from matrix.router.yielding import (
-    BLOCKED,
-    ELSEWHERE,
-    another_life,
-    end_streams,
-    give_way,
-    keep,
-    let_go,
-    objects,
-)
+from matrix.router.yielding import BLOCKED, ELSEWHERE, give_way, let_go
 
 ATTEMPT_LIMIT = 60.0
 """Seconds for one wake: longer than any request waits, so that a slow machine still comes up
@@ -46,11 +38,6 @@ SETTLE_INTERVAL = 0.02
 UNDER_WAY = "under way"
 """What C{events} say of a wake for requests that were under way when the machine was frozen:
 this process was too busy to hear of it in time."""
-
-_RESTING = frozenset({MachineState.DRAINING, MachineState.SUSPENDING, MachineState.SUSPENDED})
-
-LOOK_INTERVAL = 1.0
-"""Seconds between two attempts to hear of a change that the directory told of."""
 
 _log = Logger()
 
@@ -76,6 +63,8 @@ class Waker:
         self._emails: dict[UserId, str] = {}
         self._pauses = Pauses(fleet.clock)
         self._unnoted: set[UserId] = set()
+        self.heed = Heed(fleet, routes, self._run, self._rescue)
+        """Sees to what the directory tells of."""
 
     # what requests, operators and timers ask for
 
@@ -219,7 +208,7 @@ class Waker:
             await rousing.note()
         finally:
             self._unnoted.discard(route.user_id)
-            self._look_again(route)
+            self.heed.look_again(route)
         if route.phase == "resting":  # lost before others could know that it runs
             await self.adopt(route.user_id)
 
@@ -259,99 +248,10 @@ class Waker:
         else:  # somebody woke it meanwhile, and has connections of their own
             backend.close()
 
-    async def refresh(self, route: Route) -> None:
-        """
-        Something changed in the directory: see whether the route still holds.
-
-        @raise DirectoryUnavailable: it cannot be told now.
-        """
-        if route.phase != "awake":
-            route.unsure = True
-            return
-        user = await self._fleet.directory.user(route.user_id)
-        machine = await self._fleet.directory.machine(route.user_id)
-        backend, known = route.backend, route.row
-        if backend is None or route.phase != "awake":
-            route.unsure = True
-            return
-        if user is None or user.state is not UserState.ACTIVE:
-            route.machine.lost()  # what is under way is ended by matrix.router.rights
-            if machine is not None and machine.state is MachineState.RUNNING:
-                await put_away(self._fleet, machine, BLOCKED)
-            return
-        route.idle_timeout = user.idle_timeout
-        if machine is None or known is None:
-            route.machine.lost()
-        elif machine.generation < known.generation:
-            return  # it was read before what we know was written
-        elif machine.boot_id != known.boot_id:
-            route.machine.lost()
-        elif machine.state is MachineState.RUNNING:
-            if another_life(route, machine):
-                route.machine.lost()
-            else:
-                route.row = machine
-        elif machine.lease_owner == self._fleet.owner or objects(route, machine):
-            await self._keep(route, machine)
-        elif machine.state in _RESTING:
-            route.machine.rest(ELSEWHERE)
-        else:
-            route.machine.lost()
-
-    async def _keep(self, route: Route, machine: Machine) -> None:
-        """Write down that a machine is awake: our rest was broken off half-way, or another
-        router would put to sleep what is in use."""
-        try:
-            await keep(self._fleet, route, machine)
-        except StaleRow:
-            route.unsure = True
-
-    async def _defend(self, route: Route) -> None:
-        """Requests or streams are under way on connections of before: others must not end the
-        ones, and the others must end with the machine."""
-        machine = await self._fleet.directory.machine(route.user_id)
-        if machine is None or route.phase != "resting":
-            return
-        if objects(route, machine):
-            await self._keep(route, machine)
-        elif machine.state in (MachineState.SUSPENDING, MachineState.SUSPENDED):
-            end_streams(route, machine)
-            if machine.state is MachineState.SUSPENDED and route.requests:
-                self._rescue(route)
-
-    def _rescue(self, route: Route) -> None:
-        """Wake a machine again that was put to sleep under requests of ours."""
-        self.want(route.user_id, UNDER_WAY).addErrback(_not_rescued, route.user_id)
-
     def changed(self, user_id: UserId | None) -> None:
         """The directory tells that something changed; C{None}: perhaps anything."""
         self._pauses.forget(user_id)
-        routes = [self._routes.get(user_id)] if user_id is not None else list(self._routes)
-        for route in routes:
-            if route is not None:
-                route.unsure = True
-                self._look_again(route)
-
-    def _look_again(self, route: Route) -> None:
-        """See what the directory told of, now or while the machine was on its way."""
-        if route.unsure and route.phase == "resting" and route.former:
-            route.unsure = False
-            self._run(self._defend(route))
-        if route.unsure and route.phase == "awake" and not route.looking:
-            route.looking = True
-            self._run(self._look(route))
-
-    async def _look(self, route: Route) -> None:
-        try:
-            while route.unsure and route.phase == "awake":
-                route.unsure = False
-                try:
-                    await self.refresh(route)
-                except DirectoryUnavailable:
-                    route.unsure = True
-                    await deferLater(self._clock, LOOK_INTERVAL)
-        finally:
-            route.looking = False
+        self.heed.changed(user_id)
 
     # resting
 
@@ -395,7 +295,11 @@ class Waker:
             route.backend = backend
             route.enter("awake")
             route.machine.kept()
-            self._look_again(route)
+            self.heed.look_again(route)
+
+    def _rescue(self, route: Route) -> None:
+        """Wake a machine again that was put to sleep under requests of ours."""
+        self.want(route.user_id, UNDER_WAY).addErrback(_not_rescued, route.user_id)
 
 
 def _not_rescued(failure: Failure, user_id: UserId) -> None:

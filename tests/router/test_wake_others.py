@@ -9,7 +9,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
 from matrix.model import MachineState, User, UserState
-from matrix.router.wake import LOOK_INTERVAL
+from matrix.router.heeding import LOOK_INTERVAL
 from tests.router.world import ALICE, World, outcome, run
 
 
@@ -54,7 +54,7 @@ class ChangesTests(SynchronousTestCase):
         slow: Deferred[None] = Deferred()
         stale = self.world.row()
         self.world.directory.step = lambda name, when: slow if name == "machine" else None
-        late = run(self.world.waker.refresh(self.route))
+        late = run(self.world.waker.heed.refresh(self.route))
         self.world.directory.step = None
         run(self.world.store.change(stale, wake_cause="alarm"))
         newer = self.route.row
