@@ -42,6 +42,10 @@ class FlyClient:
     def __init__(self, http: FlyHttp) -> None:
         self._http = http
 
+    def close(self) -> None:
+        """See L{FlyHttp.close}."""
+        self._http.close()
+
     # apps
 
     async def create_app(self, name: str, org: str, network: str | None = None) -> None:

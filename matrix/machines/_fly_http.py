@@ -146,6 +146,10 @@ class FlyHttp:
 
         return await self._flights.join(name, together)
 
+    def close(self) -> None:
+        """Give up the questions that are asked for many; whoever waits for an answer is told."""
+        self._flights.stop()
+
     async def _turn(self, call: Call, priority: Priority) -> None:
         if not call.shared or self._paces is None:
             await self._limiter.turn(call.bucket, call.rate, priority)

@@ -238,6 +238,7 @@ class FlyProvider:
             found = await patience.of(lambda: self._client.machines(self._plans.place.app))
             ours = [each for each in found if USER_KEY in each.metadata and not each.is_gone]
             await gatherResults([Deferred.fromCoroutine(self._stop_last(one)) for one in ours])
+        self._client.close()
         letting_go = self._let_go()
         if letting_go is not None:
             await letting_go

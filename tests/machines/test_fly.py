@@ -331,6 +331,16 @@ class SharedPaceTests(FlyCase):
             self.assertEqual(self.successResultOf(each), [])
         self.assertEqual(len(self.fly.asked), 5, "one of each process")
 
+    def test_a_listing_that_nobody_waits_for_ends_with_the_client(self) -> None:
+        self.fly.mute = True
+        client = self.clients[0]
+        gone, waiting = (self.begin(client.volumes("a")) for _ in range(2))
+        gone.cancel()
+        self.failureResultOf(gone, CancelledError)
+        client.close()
+        self.failureResultOf(waiting, CancelledError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_what_is_to_be_noted_before_a_call_is_noted_at_its_turn(self) -> None:
         noted: list[int] = []
 
