@@ -24,7 +24,7 @@ from matrix.errors import ConfigurationError
 from matrix.machines._flytoml import read
 from matrix.machines._plan import plan
 from matrix.machines._template import fill
-from matrix.processes import find, is_alive, signal_process, state
+from matrix.processes import Process, find, is_alive, signal_process, state
 from matrix.testing.fly.answers import WrongAnswer
 from matrix.testing.fly.emulator import TOKEN, FlyEmulator
 from matrix.testing.fly.running import RunningEmulator
@@ -190,15 +190,22 @@ class EmulatorTests(FlyProcessCase):
         self.assertGreater(time.monotonic() - began, 0.25)
         self.assertFalse(alive(pid))
 
-    async def test_its_children_stand_still_and_end_with_it(self) -> None:
+    async def parent(self, command: str) -> tuple[dict[str, Any], Process]:
+        """A machine with this command, which notes the id of its child; that child."""
         await self.emulator.close()
-        self.open("sh -c 'sleep 600 & echo $! > {data}/child; exec sleep 601'")
+        self.open(command)
         machine = await self.ok("POST", "/apps/users/machines", {"config": CONFIG})
         await self.reach(machine["id"], "started")
         note = self.directory / "machines" / machine["id"] / "root" / "child"
         await self.until(lambda: note.exists() and note.read_text().endswith("\n"))
         child = find(int(note.read_text()))
         assert child is not None
+        return machine, child
+
+    async def test_its_children_stand_still_and_end_with_it(self) -> None:
+        machine, child = await self.parent(
+            "sh -c 'sleep 600 & echo $! > {data}/child; exec sleep 601'"
+        )
         await self.power(machine, "suspend", "suspended")
         self.assertEqual(state(child), "T")
         await self.power(machine, "start", "started")
@@ -207,14 +214,9 @@ class EmulatorTests(FlyProcessCase):
         self.assertFalse(is_alive(child))
 
     async def test_a_child_that_left_its_session_stands_still_with_it(self) -> None:
-        await self.emulator.close()
-        self.open("sh -c 'setsid sleep 600 & echo $! > {data}/child; wait'")
-        machine = await self.ok("POST", "/apps/users/machines", {"config": CONFIG})
-        await self.reach(machine["id"], "started")
-        note = self.directory / "machines" / machine["id"] / "root" / "child"
-        await self.until(lambda: note.exists() and note.read_text().endswith("\n"))
-        child = find(int(note.read_text()))
-        assert child is not None
+        machine, child = await self.parent(
+            "sh -c 'setsid sleep 600 & echo $! > {data}/child; wait'"
+        )
         self.addCleanup(signal_process, child, signal.SIGKILL)
         await self.until(lambda: os.getsid(child.pid) == child.pid)
         await self.power(machine, "suspend", "suspended")
