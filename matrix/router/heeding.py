@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from twisted.internet.task import deferLater
@@ -12,7 +13,16 @@ from matrix.model import Machine, MachineState, UserId, UserState
 from matrix.router.fleet import Fleet
 from matrix.router.resting import put_away
 from matrix.router.routes import Route, RouteTable
-from matrix.router.yielding import BLOCKED, ELSEWHERE, another_life, end_streams, keep, objects
+from matrix.router.yielding import (
+    BLOCKED,
+    ELSEWHERE,
+    NEWS_WAIT,
+    another_life,
+    end_streams,
+    keep,
+    news,
+    objects,
+)
 
 LOOK_INTERVAL = 1.0
 """Seconds between two attempts to hear of a change that the directory told of."""
@@ -49,19 +59,22 @@ class Heed:
 
     def look_again(self, route: Route) -> None:
         """See what the directory told of, now or while the machine was on its way."""
-        if route.unsure and route.phase == "resting" and route.former:
-            route.unsure = False
-            self._run(self._defend(route))
-        if route.unsure and route.phase == "awake" and not route.looking:
+        if route.unsure and not route.looking:
             route.looking = True
             self._run(self._look(route))
 
     async def _look(self, route: Route) -> None:
         try:
-            while route.unsure and route.phase == "awake":
+            while route.unsure:
+                if route.phase == "awake":
+                    see = self.refresh
+                elif route.phase == "resting" and route.former:
+                    see = self._defend
+                else:
+                    return
                 route.unsure = False
                 try:
-                    await self.refresh(route)
+                    await see(route)
                 except DirectoryUnavailable:
                     route.unsure = True
                     await deferLater(self._fleet.clock, LOOK_INTERVAL)
@@ -117,13 +130,18 @@ class Heed:
 
     async def _defend(self, route: Route) -> None:
         """Requests or streams are under way on connections of before: others must not end the
-        ones, and the others must end with the machine."""
-        machine = await self._fleet.directory.machine(route.user_id)
-        if machine is None or route.phase != "resting":
+        ones, nor the others while they are in use; else these must end with the machine."""
+        fleet = self._fleet
+        machine = await fleet.directory.machine(route.user_id)
+        if machine is None or route.phase != "resting" or not route.backends():
             return
         if objects(route, machine):
             await self._keep(route, machine)
-        elif machine.state in (MachineState.SUSPENDING, MachineState.SUSPENDED):
+        elif machine.state is MachineState.DRAINING:
+            used = partial(objects, route, machine)
+            await news(fleet.clock, route, NEWS_WAIT, else_if=used)
+            route.unsure = True
+        elif machine.state in _RESTING:
             end_streams(route, machine)
             if machine.state is MachineState.SUSPENDED and route.requests:
                 self._rescue(route)

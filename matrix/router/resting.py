@@ -63,7 +63,7 @@ class _Attempt:
         self._fleet = fleet
         self._route = route
         self._backend = backend
-        self._used_at = backend.used_at
+        self._used = route.used or 0.0
         self._cause = cause
         self._before = machine.suspend_cause
         self._hold = Hold(fleet, machine, self._noted)
@@ -126,7 +126,7 @@ class _Attempt:
         self._recall.check()
 
     def _look_for_use(self) -> None:
-        if self._route.requests or self._backend.used_at != self._used_at:
+        if self._route.requests or (self._route.used or 0.0) > self._used:
             self._recall.ask()
 
     async def _save(self) -> None:

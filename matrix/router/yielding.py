@@ -86,10 +86,12 @@ async def give_way(fleet: Fleet, route: Route) -> bool:
     """
     drained = False
     long_from = fleet.clock.seconds() + LONG
+    claim: Machine | None = None
     while True:
         route.unsure = False
         try:
-            machine = await fleet.directory.machine(route.user_id)
+            machine = claim or await fleet.directory.machine(route.user_id)
+            claim = None
             if machine is None or another_life(route, machine):
                 route.drain("suspended")
                 return True
@@ -114,6 +116,8 @@ async def give_way(fleet: Fleet, route: Route) -> bool:
         ease = 10 if fleet.clock.seconds() > long_from else 1
         used = partial(objects, route, machine)
         await news(fleet.clock, route, NEWS_WAIT * ease, NEWS_STEP * ease, used)
+        if machine.state is MachineState.DRAINING and (route.wanted or used()):
+            claim = machine  # if that is not the newest row, objecting to it fails
 
 
 def end_streams(route: Route, machine: Machine) -> None:

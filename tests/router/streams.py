@@ -37,3 +37,8 @@ def open_websocket(
     world.turn()
     assert client.status == 101
     return client
+
+
+def say(client: Client) -> None:
+    """A word from the client of a WebSocket."""
+    client.connection.dataReceived(b"\x81\x82aaaa\x09\x08")

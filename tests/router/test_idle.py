@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from matrix.directory import DirectoryUnavailable
 from matrix.model import MachineState, User
 from matrix.router.idle import Idle, Periodic
-from tests.router.streams import STREAM, open_websocket
+from tests.router.streams import STREAM, open_websocket, say
 from tests.router.world import ALICE, BOB, World, run
 
 
@@ -75,7 +75,7 @@ class SweepTests(SynchronousTestCase):
         client = open_websocket(self.world)
         for _ in range(3):
             self.sweep_for(6)
-            client.connection.dataReceived(b"\x81\x82aaaa" + bytes((ord("h") ^ 97, ord("i") ^ 97)))
+            say(client)
         self.assertEqual(self.world.real(), MachineState.RUNNING)
         for _ in range(2):
             self.sweep_for(6)

@@ -13,7 +13,7 @@ from matrix.http import Backend
 from matrix.model import Machine, MachineState, User, UserId, UserState
 from matrix.router.idle import Idle
 from matrix.router.resting import put_away
-from tests.router.streams import open_websocket
+from tests.router.streams import open_websocket, say
 from tests.router.world import ALICE, BOB, World, outcome, run
 
 SLOW = 15.0
@@ -156,7 +156,7 @@ class BothAwakeTests(SynchronousTestCase):
         self.one.route().machine.rest("idle")
         self.one.let_pass(30.0, step=0.1)
         self.assertEqual(self.one.row().state, MachineState.DRAINING)
-        client.connection.dataReceived(b"\x81\x82aaaa" + bytes((ord("h") ^ 97, ord("i") ^ 97)))
+        say(client)
         self.two.let_pass(1.0, step=0.1)
         self.assertEqual(self.one.row().state, MachineState.RUNNING)
         self.assertEqual(saver.ended, "cancelled")

@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from matrix.machines import LifecycleEvent, ProviderError
 from matrix.metrics import series
 from matrix.model import MachineState, User, UserState
-from tests.router.streams import STREAM, open_websocket
+from matrix.router.yielding import SLACK
+from tests.router.streams import STREAM, open_websocket, say
 from tests.router.world import ALICE, HEARING, World, outcome, run
 
 LONG = 20.0
@@ -264,6 +265,19 @@ class WayTests(TwoRouters):
         self.assertEqual(self.one.real(), MachineState.SUSPENDED)
         self.assertIn(b"\x88\x0b" + (1012).to_bytes(2, "big") + b"suspended", socket.body)
 
+    def test_and_a_word_on_them_keeps_it_awake(self) -> None:
+        socket = open_websocket(self.one)
+        self.told()
+        self.one.route().machine.lost()
+        self.one.let_pass(2 * SLACK, step=0.25)
+        self.rest(seconds=HEARING / 2)
+        self.assertEqual(self.one.row().state, MachineState.DRAINING)
+        say(socket)
+        self.one.let_pass(0.5, step=0.02)
+        self.assertEqual(self.one.real(), MachineState.RUNNING)
+        self.assertEqual(self.one.row().state, MachineState.RUNNING)
+        self.assertNotIn(b"suspended", socket.body)
+
     def test_a_request_that_comes_before_the_freeze_stops_it(self) -> None:
         self.rest(seconds=HEARING / 2)
         self.assertEqual(self.one.row().state, MachineState.DRAINING)
@@ -282,6 +296,17 @@ class WayTests(TwoRouters):
         told = self.one.row().last_active_at
         assert told is not None
         self.assertGreater(told, known)
+        self.awake_everywhere()
+
+    def test_so_is_that_of_its_connections_of_before(self) -> None:
+        socket = open_websocket(self.two)
+        self.two.route().machine.lost()
+        self.two.awake()
+        self.told()
+        self.rest(seconds=HEARING / 2)
+        self.assertEqual(self.one.row().state, MachineState.DRAINING)
+        say(socket)
+        self.one.let_pass(0.5, step=0.02)
         self.awake_everywhere()
 
     def test_it_stays_awake_if_others_cannot_hear_of_it(self) -> None:
