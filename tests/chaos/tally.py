@@ -18,6 +18,10 @@ EARLY = 1.5
 """Seconds by which a stream may seem to have been silent for less than the machine's idle time:
 a router's clock for use is a coarse one, and its news takes a while on a busy host."""
 
+CROSSING = 1.0
+"""Seconds within which what is said on a stream may come too late to keep its machine awake: a
+router objects to a suspend by changing a row, and on a busy host that waits for its turn."""
+
 KILL_SHOWS = 2.0
 """Seconds within which a client notices, on a busy host, that its router was killed."""
 

@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from itertools import pairwise
 
 import h11
 from websockets.asyncio.client import ClientConnection, connect
@@ -17,7 +18,18 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from matrix.testing.wire import Answer, Wire
 from tests.chaos.machine import content
 from tests.chaos.site import Router
-from tests.chaos.tally import AWAY, CUT, EARLY, RIGHT, Broken, Outages, Refused, Tally, Wrong
+from tests.chaos.tally import (
+    AWAY,
+    CROSSING,
+    CUT,
+    EARLY,
+    RIGHT,
+    Broken,
+    Outages,
+    Refused,
+    Tally,
+    Wrong,
+)
 
 LOST = (OSError, h11.RemoteProtocolError, EOFError, Broken)
 """How a connection's end shows."""
@@ -35,19 +47,30 @@ class Talk:
     """When something was said on a stream."""
 
     def __init__(self) -> None:
-        self.last = self._before = time.monotonic()
+        self._said = [time.monotonic()]
 
     def heard(self) -> None:
         """Something is said now."""
-        self._before, self.last = self.last, time.monotonic()
+        self._said.append(time.monotonic())
+
+    @property
+    def last(self) -> float:
+        """When something was said last."""
+        return self._said[-1]
 
     @property
     def silent(self) -> float:
         """
-        Seconds for which nothing was said, now or right before the last word: what crosses with
-        a suspend that was decided in a long silence does not undo it.
+        Seconds for which nothing was said, now or up to a moment ago: what crosses with a
+        suspend that was decided in a long silence does not undo it.
         """
-        return max(time.monotonic() - self.last, self.last - self._before)
+        now = time.monotonic()
+        gaps = ((since, at) for since, at in pairwise([*self._said, now]))
+        return max(at - since for since, at in gaps if at > now - CROSSING)
+
+    def __str__(self) -> str:
+        gaps = [at - since for since, at in pairwise([*self._said, time.monotonic()])]
+        return ", ".join(f"{gap:.2f}" for gap in gaps[-12:])
 
 
 class User:
@@ -245,7 +268,7 @@ class User:
             return "ended, the machine slept"
         if self._outages.explain(router.name, talk.last):
             return "ended, the router went"
-        raise Wrong(f"a stream was ended that was silent for {silent:.2f} s only")
+        raise Wrong(f"a stream was ended between whose words were {talk} s")
 
     async def _websocket(self, router: Router) -> str:
         assert router.door is not None
