@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.chaos.test_tally import Case
 from tests.chaos.user import Talk
 
 
-class TalkTests(SynchronousTestCase):
+class TalkTests(Case):
     def setUp(self) -> None:
-        self.now = 100.0
-        self.patch(time, "monotonic", lambda: self.now)
+        super().setUp()
         self.talk = Talk()
 
     def say_after(self, *pauses: float) -> None:
