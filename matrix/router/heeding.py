@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -59,19 +59,19 @@ class Heed:
 
     def look_again(self, route: Route) -> None:
         """See what the directory told of, now or while the machine was on its way."""
-        if route.unsure and not route.looking:
+        if route.unsure and not route.looking and self._concern(route) is not None:
             route.looking = True
             self._run(self._look(route))
 
+    def _concern(self, route: Route) -> Callable[[Route], Awaitable[None]] | None:
+        """What a change means for the route; C{None}: nothing, as for most of them."""
+        if route.phase == "awake":
+            return self.refresh
+        return self._defend if route.phase == "resting" and route.former else None
+
     async def _look(self, route: Route) -> None:
         try:
-            while route.unsure:
-                if route.phase == "awake":
-                    see = self.refresh
-                elif route.phase == "resting" and route.former:
-                    see = self._defend
-                else:
-                    return
+            while route.unsure and (see := self._concern(route)) is not None:
                 route.unsure = False
                 try:
                     await see(route)
